@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Execution of a guest's instructions in software.
+//!
+//! The CPU runs the guest; what it cannot finish comes here one instruction at a time: an access
+//! to an address with no memory behind it (memory-mapped I/O), and code in states that VM entry
+//! refuses. Instructions outside the set below end in [`Stop::Unsupported`] or
+//! [`DecodeError::Unsupported`], which the caller reports to user space with the bytes.
+//!
+//! # Vocabulary
+//!
+//! - **Bus**: the guest as one instruction sees it: registers, memory behind linear addresses and
+//!   I/O ports. This module knows nothing else of the virtual machine.
+//! - **Offset**: an effective address, before the segment base is added. **Linear**: after.
+//! - **Operand size** and **address size**: bytes of data, and of an offset, that the mode and the
+//!   prefixes select.
+//! - **Element**: what a string instruction handles in one iteration.
+//! - **Pending**: an access that user space has to finish. See below.
+//!
+//! # Steps
+//!
+//! ```text
+//!   bytes --decode()--> Instruction --execute(bus)--> Done      RIP has advanced
+//!                                                 +-> Again     RIP has not: execute once more
+//!                                                 +-> Err(Stop) nothing has changed
+//! ```
+//!
+//! An instruction that stops has changed no register, flag or RIP, so that it can be started over:
+//! registers are written after the last access has succeeded. After [`Stop::Pending`] the caller
+//! lets user space finish the access and executes the same instruction on the same registers
+//! again, with a bus that answers the accesses that were done before from a log and does not
+//! repeat them. The accesses of an instruction, and their order, depend only on the registers and
+//! on the data read, so the log lines up. [`Outcome::Again`] is a new start: registers may have
+//! advanced by one element, and the log begins empty.
+//!
+//! # Instructions
+//!
+//! All with operands in memory or registers, every addressing mode, prefix and operand size:
+//!
+//! - `mov` (general registers), `movzx`, `movsx`, `movsxd`, `movbe`, `movnti`
+//! - `add`, `or`, `adc`, `sbb`, `and`, `sub`, `xor`, `cmp`, `test`, `inc`, `dec`, `not`, `neg`
+//! - `xchg`, `xadd`, `cmpxchg`, `cmpxchg8b`, `cmpxchg16b`, `bt`, `bts`, `btr`, `btc`
+//! - `movs`, `cmps`, `stos`, `lods`, `scas`, `ins`, `outs`, with and without repeat prefix
+//! - `in`, `out`
+//! - `push`, `pop`, near `call` and near `jmp` through a ModRM operand
+//!
+//! # What is left to the caller
+//!
+//! Single-stepping (RFLAGS.TF), debug registers, interrupt shadows and RFLAGS.RF; whether CPUID
+//! offers the instruction to the guest; permission to use a port, which `Bus` checks. The length
+//! of the code segment was checked when the bytes were fetched.
+
+mod alu;
+mod bits;
+mod bus;
+mod decode;
+mod execute;
+mod instruction;
+mod modrm;
+mod opcode;
+mod operand;
+mod prefix;
+mod stack;
+mod string;
+
+pub(crate) use self::{
+    bus::{
+        Bus,
+        Fault,
+        Mode,
+        Segment,
+        Stop, //
+    },
+    decode::{
+        decode,
+        DecodeError, //
+    },
+    execute::{
+        execute,
+        Outcome, //
+    },
+    instruction::Instruction, //
+};
