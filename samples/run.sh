@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs the samples one after the other and shows what the module did for them. Wants the programs in
+# its own directory and a plain POSIX shell, such as busybox's.
+#
+# usage: run.sh [DEVICE]
+
+device=${1:-/dev/kvm-rs}
+here=$(dirname "$0")
+failed=0
+
+# Runs the rest of the words under a heading, and notes a failure.
+show() {
+	heading=$1
+	shift
+	echo "== $heading"
+	"$@"
+	status=$?
+	if [ $status -ne 0 ]; then
+		echo "run.sh: $1: status $status" >&2
+		failed=1
+	fi
+	echo
+}
+
+show "hello: the smallest client, a guest in real mode and one in 64-bit mode" \
+	"$here/hello" "$device"
+show "vmm: a 64-bit guest on 2 MiB pages" \
+	"$here/vmm" --device "$device" --stats "$here/guest.elf"
+show "vmm: the same guest on 4 KiB pages" \
+	"$here/vmm" --device "$device" --stats --pages 4k "$here/guest.elf"
+
+# The in-tree KVM has no such statistics.
+if [ "$device" = /dev/kvm-rs ]; then
+	show "kvm_rs: what the module did for these guests" "$here/summary.sh"
+fi
+exit $failed
