@@ -54,8 +54,9 @@ pub(crate) enum Effect {
         vector: u8,
         /// It was level-triggered.
         level: bool,
-        /// I/O APICs are to be told: it was, and the guest did not suppress that.
-        broadcast: bool,
+        /// The guest suppressed that I/O APICs are told; else those that want to know this
+        /// vector's end are.
+        suppressed: bool,
     },
     /// Arm the host timer so.
     Timer(ArmTimer),

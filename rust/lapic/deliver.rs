@@ -259,11 +259,10 @@ impl<P: Page> Lapic<P> {
         self.isr().remove(vector);
         let suppressed = owned.config.directed_eoi == DirectedEoi::Honoured
             && self.page().get(Register::SVR) & SVR_DIRECTED_EOI != 0;
-        let level = vectors::contains(self.page(), Register::TMR, vector);
         Effect::Eoi {
             vector,
-            level,
-            broadcast: level && !suppressed,
+            level: vectors::contains(self.page(), Register::TMR, vector),
+            suppressed,
         }
     }
 

@@ -182,7 +182,7 @@ impl Timer {
             self.period_ns = self.period(initial);
             self.target_ns = self.period_ns.map(|period| {
                 let left = match self.duration(current) {
-                    Some(left) => left.min(period).get(),
+                    Some(left) => left.get(),
                     None if self.mode == TimerMode::Periodic => period.get(),
                     None => 0,
                 };
