@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What this host and this module can give to guests: KVM_GET_SUPPORTED_CPUID.
+//!
+//! Which features pass is data: [`PASSED`] from the host as they are, [`GATED`] from the host where
+//! the module can handle them, [`EMULATED`] whatever the host has. The rest of a leaf is made by
+//! [`fill`], leaf by leaf.
+
+use super::{
+    super::control_regs::Xcr0,
+    feature::{
+        Feature,
+        Features,
+        Word, //
+    },
+    xstate::XstateLayout,
+    CpuidEntry,
+    HostCpuid,
+    Reg,
+    TooBig, //
+};
+
+/// What the module and its VMX controls can virtualise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Supported {
+    /// Components that the host has enabled in XCR0; 0 without XSAVE.
+    pub(crate) host_xcr0: u64,
+    /// Guest-physical addresses are translated by EPT, not by shadow tables.
+    pub(crate) ept: bool,
+    /// EPT tables may have five levels.
+    pub(crate) ept_five_levels: bool,
+    /// Width of the host's physical addresses as the kernel counts it, in bits.
+    pub(crate) host_physical_bits: u8,
+    /// The local APIC offers x2APIC mode.
+    pub(crate) x2apic: bool,
+    /// The local APIC's timer offers TSC-deadline mode.
+    pub(crate) tsc_deadline: bool,
+    /// IA32_TSC_ADJUST is kept.
+    pub(crate) tsc_adjust: bool,
+    /// RDTSCP and RDPID run in the guest, with its IA32_TSC_AUX loaded.
+    pub(crate) rdtscp: bool,
+    /// INVPCID runs in the guest.
+    pub(crate) invpcid: bool,
+    /// UMIP is virtualised though the CPU lacks it.
+    pub(crate) umip_emulated: bool,
+    /// XSAVES runs in the guest.
+    pub(crate) xsaves: bool,
+    /// Protection keys: the guest's PKRU is loaded on entry.
+    pub(crate) pku: bool,
+    /// Five-level paging in the guest.
+    pub(crate) la57: bool,
+    /// UMWAIT and TPAUSE run in the guest, with its IA32_UMWAIT_CONTROL loaded.
+    pub(crate) waitpkg: bool,
+    /// IA32_SPEC_CTRL and IA32_PRED_CMD are virtualised.
+    pub(crate) spec_ctrl: bool,
+    /// IA32_FLUSH_CMD is virtualised.
+    pub(crate) flush_l1d: bool,
+    /// IA32_ARCH_CAPABILITIES is kept.
+    pub(crate) arch_capabilities: bool,
+    /// The module runs guests that use VMX themselves.
+    pub(crate) vmx: bool,
+    /// Feature bits of leaf 0x4000_0001, EAX (KVM_FEATURE_*).
+    pub(crate) kvm_features: u32,
+}
+
+/// Components of XCR0 that the module can switch if the kernel's FPU code does.
+const XCR0: Xcr0 = Xcr0::FP
+    .with(Xcr0::SSE)
+    .with(Xcr0::YMM)
+    .with(Xcr0::AVX512)
+    .with(Xcr0::PKRU);
+
+/// Highest basic leaf that is told.
+const MAX_BASIC: u32 = 0x1f;
+
+/// First and highest extended leaf that is told.
+const EXTENDED: u32 = 0x8000_0000;
+const MAX_EXTENDED: u32 = 0x8000_0008;
+
+/// First and highest leaf of the hypervisor.
+const HYPERVISOR: u32 = 0x4000_0000;
+const MAX_HYPERVISOR: u32 = 0x4000_0001;
+
+/// "KVMKVMKVM\0\0\0" as EBX, ECX and EDX.
+const SIGNATURE: [u32; 3] = [
+    u32::from_le_bytes(*b"KVMK"),
+    u32::from_le_bytes(*b"VMKV"),
+    u32::from_le_bytes(*b"M\0\0\0"),
+];
+
+/// Features that a guest gets if the host has them and the kernel has not turned them off.
+#[rustfmt::skip]
+const PASSED: &[Feature] = &[
+    Feature::SSE3, Feature::PCLMULQDQ, Feature::SSSE3, Feature::FMA, Feature::CX16, Feature::PCID,
+    Feature::SSE4_1, Feature::SSE4_2, Feature::MOVBE, Feature::POPCNT, Feature::AES, Feature::AVX,
+    Feature::F16C, Feature::RDRAND,
+
+    Feature::FPU, Feature::VME, Feature::DE, Feature::PSE, Feature::TSC, Feature::MSR,
+    Feature::PAE, Feature::MCE, Feature::CX8, Feature::APIC, Feature::SEP, Feature::MTRR,
+    Feature::PGE, Feature::MCA, Feature::CMOV, Feature::PAT, Feature::PSE36, Feature::CLFLUSH,
+    Feature::MMX, Feature::FXSR, Feature::SSE, Feature::SSE2, Feature::SELFSNOOP,
+
+    Feature::FSGSBASE, Feature::BMI1, Feature::HLE, Feature::AVX2, Feature::FDP_EXCPTN_ONLY,
+    Feature::SMEP, Feature::BMI2, Feature::ERMS, Feature::RTM, Feature::ZERO_FCS_FDS,
+    Feature::AVX512F, Feature::AVX512DQ, Feature::RDSEED, Feature::ADX, Feature::SMAP,
+    Feature::AVX512IFMA, Feature::CLFLUSHOPT, Feature::CLWB, Feature::AVX512PF, Feature::AVX512ER,
+    Feature::AVX512CD, Feature::SHA, Feature::AVX512BW, Feature::AVX512VL,
+
+    Feature::AVX512VBMI, Feature::UMIP, Feature::AVX512_VBMI2, Feature::GFNI, Feature::VAES,
+    Feature::VPCLMULQDQ, Feature::AVX512_VNNI, Feature::AVX512_BITALG, Feature::AVX512_VPOPCNTDQ,
+    Feature::CLDEMOTE, Feature::MOVDIRI, Feature::MOVDIR64B,
+
+    Feature::AVX512_4VNNIW, Feature::AVX512_4FMAPS, Feature::FSRM, Feature::AVX512_VP2INTERSECT,
+    Feature::MD_CLEAR, Feature::SERIALIZE, Feature::TSXLDTRK, Feature::AVX512_FP16,
+
+    Feature::SHA512, Feature::SM3, Feature::SM4, Feature::AVX_VNNI, Feature::AVX512_BF16,
+    Feature::CMPCCXADD, Feature::FZRM, Feature::FSRS, Feature::FSRC, Feature::AVX_IFMA,
+
+    Feature::AVX_VNNI_INT8, Feature::AVX_NE_CONVERT, Feature::AVX_VNNI_INT16,
+    Feature::PREFETCHITI,
+
+    Feature::MCDT_NO,
+
+    Feature::XSAVEOPT, Feature::XSAVEC, Feature::XGETBV1,
+
+    Feature::LAHF_LM, Feature::ABM, Feature::PREFETCHW,
+    Feature::SYSCALL, Feature::NX, Feature::FXSR_OPT, Feature::GBPAGES, Feature::LM,
+    Feature::INVARIANT_TSC,
+    Feature::WBNOINVD,
+];
+
+/// Whether the module can give a feature.
+type Condition = fn(&Supported) -> bool;
+
+/// Features that a guest gets if the host has them, the kernel has not turned them off and the
+/// condition holds.
+const GATED: &[(Feature, Condition)] = &[
+    (Feature::VMX, |s| s.vmx),
+    (Feature::XSAVE, |s| s.xcr0() != 0),
+    (Feature::INVPCID, |s| s.invpcid),
+    (Feature::PKU, |s| s.pku && s.ept),
+    (Feature::LA57, |s| s.la57),
+    (Feature::RDPID, |s| s.rdtscp),
+    (Feature::RDTSCP, |s| s.rdtscp),
+    (Feature::WAITPKG, |s| s.waitpkg),
+    (Feature::SPEC_CTRL, |s| s.spec_ctrl),
+    (Feature::STIBP, |s| s.spec_ctrl),
+    (Feature::SSBD, |s| s.spec_ctrl),
+    (Feature::PSFD, |s| s.spec_ctrl),
+    (Feature::IPRED_CTRL, |s| s.spec_ctrl),
+    (Feature::RRSBA_CTRL, |s| s.spec_ctrl),
+    (Feature::DDPD_U, |s| s.spec_ctrl),
+    (Feature::BHI_CTRL, |s| s.spec_ctrl),
+    (Feature::FLUSH_L1D, |s| s.flush_l1d),
+    (Feature::XSAVES, |s| s.xsaves),
+];
+
+/// Features that a guest gets whatever the host has, if the condition holds.
+const EMULATED: &[(Feature, Condition)] = &[
+    (Feature::HYPERVISOR, |_| true),
+    (Feature::X2APIC, |s| s.x2apic),
+    (Feature::TSC_DEADLINE, |s| s.tsc_deadline),
+    (Feature::TSC_ADJUST, |s| s.tsc_adjust),
+    (Feature::UMIP, |s| s.umip_emulated),
+    (Feature::ARCH_CAPABILITIES, |s| s.arch_capabilities),
+    // Shadow tables hold 1 GiB pages as smaller ones.
+    (Feature::GBPAGES, |s| !s.ept),
+];
+
+impl Supported {
+    /// Returns the components of XCR0 that a guest may enable; 0 without XSAVE.
+    #[must_use]
+    pub(crate) const fn xcr0(&self) -> u64 {
+        let pkru = if self.pku && self.ept {
+            Xcr0::NONE
+        } else {
+            Xcr0::PKRU
+        };
+        let mask = XCR0.without(pkru).value() & self.host_xcr0;
+        // Without the two that XSAVE cannot be without, there is nothing to offer.
+        if mask & 3 == 3 {
+            mask
+        } else {
+            0
+        }
+    }
+
+    /// Returns the features that guests may have on `host`.
+    #[must_use]
+    pub(crate) fn features(&self, host: &impl HostCpuid) -> Features {
+        let from_host = Features::from_words(|word| host_word(host, word));
+        let mut features = Features::default();
+        let gated = GATED
+            .iter()
+            .filter(|(_, condition)| condition(self))
+            .map(|&(feature, _)| feature);
+        for feature in PASSED.iter().copied().chain(gated) {
+            features.set(feature, from_host.has(feature));
+        }
+        for &(feature, condition) in EMULATED {
+            if condition(self) {
+                features.set(feature, true);
+            }
+        }
+        features
+    }
+
+    /// Returns EAX of leaf 0x8000_0008: widths of physical, linear and guest-physical addresses.
+    fn address_widths(&self, host_eax: u32) -> u32 {
+        let linear = if self.la57 { 57 } else { 48 };
+        let (physical, guest_physical) = if self.ept {
+            let physical = host_eax & 0xff;
+            let reach = if self.ept_five_levels { 52 } else { 48 };
+            (physical, physical.min(reach))
+        } else {
+            (u32::from(self.host_physical_bits), 0)
+        };
+        physical | (linear << 8) | (guest_physical << 16)
+    }
+}
+
+/// What guests of this module on this host can have, found once at load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Model {
+    /// What the module can virtualise.
+    pub(crate) supported: Supported,
+    /// The features that follow from that and from the host.
+    pub(crate) features: Features,
+    /// The host's XSAVE area.
+    pub(crate) layout: XstateLayout,
+}
+
+impl Model {
+    /// Returns the model for `host`.
+    #[must_use]
+    pub(crate) fn new(host: &impl HostCpuid, supported: Supported) -> Self {
+        Self {
+            supported,
+            features: supported.features(host),
+            layout: XstateLayout::read(host),
+        }
+    }
+}
+
+/// Returns the bits of `word` that the CPU has and the kernel has not turned off.
+fn host_word(host: &impl HostCpuid, word: Word) -> u32 {
+    let (leaf, index, reg) = word.location();
+    let [max_leaf, ..] = host.cpuid(leaf & EXTENDED, 0);
+    if leaf > max_leaf {
+        return 0;
+    }
+    if leaf == 7 && index > 0 {
+        let [max_index, ..] = host.cpuid(7, 0);
+        if index > max_index {
+            return 0;
+        }
+    }
+    let [eax, ebx, ecx, edx] = host.cpuid(leaf, index);
+    let raw = match reg {
+        Reg::Eax => eax,
+        Reg::Ebx => ebx,
+        Reg::Ecx => ecx,
+        Reg::Edx => edx,
+    };
+    if word.kernel_word() == Word::NO_KERNEL_WORD {
+        raw
+    } else {
+        raw & host.kernel_word(word.kernel_word())
+    }
+}
+
+/// A table that is being filled, in memory of the caller's.
+struct Table<'a> {
+    entries: &'a mut [CpuidEntry],
+    len: usize,
+}
+
+impl Table<'_> {
+    /// Adds a row.
+    fn push(&mut self, entry: CpuidEntry) -> Result<(), TooBig> {
+        *self.entries.get_mut(self.len).ok_or(TooBig)? = entry;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Adds the row of one (sub)leaf.
+    fn add(&mut self, leaf: u32, index: u32, regs: [u32; 4]) -> Result<(), TooBig> {
+        self.push(CpuidEntry::new(leaf, index, regs))
+    }
+}
+
+/// Fills `entries` with the table of KVM_GET_SUPPORTED_CPUID and returns the number of its rows.
+///
+/// `model` was made for the same host.
+///
+/// # Errors
+///
+/// [`TooBig`] if `entries` has less room than the table needs.
+pub(crate) fn fill(
+    host: &impl HostCpuid,
+    model: &Model,
+    entries: &mut [CpuidEntry],
+) -> Result<usize, TooBig> {
+    let mut table = Table { entries, len: 0 };
+
+    let [host_max, vendor @ ..] = host.cpuid(0, 0);
+    let max = host_max.min(MAX_BASIC);
+    let [b, c, d] = vendor;
+    table.add(0, 0, [max, b, c, d])?;
+    for leaf in 1..=max {
+        basic(host, model, leaf, &mut table)?;
+    }
+
+    let [host_max, ..] = host.cpuid(EXTENDED, 0);
+    let max = host_max.min(MAX_EXTENDED);
+    table.add(EXTENDED, 0, [max, 0, 0, 0])?;
+    for leaf in EXTENDED + 1..=max {
+        table.add(leaf, 0, extended(host, model, leaf))?;
+    }
+
+    let [b, c, d] = SIGNATURE;
+    table.add(HYPERVISOR, 0, [MAX_HYPERVISOR, b, c, d])?;
+    table.add(MAX_HYPERVISOR, 0, [model.supported.kvm_features, 0, 0, 0])?;
+    Ok(table.len)
+}
+
+/// Adds the rows of one basic leaf from 1 up.
+fn basic(
+    host: &impl HostCpuid,
+    model: &Model,
+    leaf: u32,
+    table: &mut Table<'_>,
+) -> Result<(), TooBig> {
+    match leaf {
+        1 => {
+            let [eax, ebx, ..] = host.cpuid(1, 0);
+            let word = |word| model.features.word(word);
+            // The initial APIC ID is each vCPU's own; the host's would change with the CPU.
+            table.add(
+                1,
+                0,
+                [eax, ebx & 0x00ff_ffff, word(Word::L1Ecx), word(Word::L1Edx)],
+            )
+        }
+        2 => table.add(2, 0, host.cpuid(2, 0)),
+        4 => caches(host, table),
+        // ARAT: the APIC timer does not stop in deep sleep.
+        6 => table.add(6, 0, [4, 0, 0, 0]),
+        7 => extended_features(host, &model.features, table),
+        0xd => xsave(host, model, table),
+        // No processor serial number, MONITOR, performance counters, topology and all else that
+        // the module does not virtualise.
+        _ => table.add(leaf, 0, [0; 4]),
+    }
+}
+
+/// Adds the rows of leaf 4: the host's caches, up to and with the first that does not exist.
+fn caches(host: &impl HostCpuid, table: &mut Table<'_>) -> Result<(), TooBig> {
+    // The bound keeps a CPU that never says "no more" from filling the table.
+    for index in 0..16 {
+        let regs = host.cpuid(4, index);
+        table.add(4, index, regs)?;
+        let [eax, ..] = regs;
+        if eax & 0x1f == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the rows of leaf 7.
+fn extended_features(
+    host: &impl HostCpuid,
+    features: &Features,
+    table: &mut Table<'_>,
+) -> Result<(), TooBig> {
+    let [host_max, ..] = host.cpuid(7, 0);
+    let max = host_max.min(2);
+    let word = |word| features.word(word);
+    table.add(
+        7,
+        0,
+        [max, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
+    )?;
+    if max >= 1 {
+        table.add(7, 1, [word(Word::L7s1Eax), 0, 0, word(Word::L7s1Edx)])?;
+    }
+    if max >= 2 {
+        table.add(7, 2, [0, 0, 0, word(Word::L7s2Edx)])?;
+    }
+    Ok(())
+}
+
+/// Adds the rows of leaf 0xd.
+fn xsave(host: &impl HostCpuid, model: &Model, table: &mut Table<'_>) -> Result<(), TooBig> {
+    let Model {
+        supported,
+        features,
+        layout,
+    } = model;
+    let xcr0 = supported.xcr0();
+    let size = layout.standard_size(xcr0);
+    // CAST: the two halves of the mask.
+    table.add(0xd, 0, [xcr0 as u32, size, size, (xcr0 >> 32) as u32])?;
+    if xcr0 == 0 {
+        return Ok(());
+    }
+
+    let compact = features.has(Feature::XSAVEC) || features.has(Feature::XSAVES);
+    let size = if compact {
+        layout.compacted_size(xcr0)
+    } else {
+        0
+    };
+    table.add(0xd, 1, [features.word(Word::LDs1Eax), size, 0, 0])?;
+
+    for index in (2..64).filter(|&index| (xcr0 >> index) & 1 != 0 && layout.has(index)) {
+        let [eax, ebx, ecx, _] = host.cpuid(0xd, index);
+        // Bit 2 of ECX is for extended feature disable (XFD), which no guest has.
+        table.add(0xd, index, [eax, ebx, ecx & !(1 << 2), 0])?;
+    }
+    Ok(())
+}
+
+/// Returns the registers of one extended leaf above the first.
+fn extended(host: &impl HostCpuid, model: &Model, leaf: u32) -> [u32; 4] {
+    let word = |word| model.features.word(word);
+    match leaf {
+        0x8000_0001 => {
+            let [eax, ebx, ..] = host.cpuid(leaf, 0);
+            let ebx = ebx & !0x0fff_0000;
+            [eax, ebx, word(Word::E1Ecx), word(Word::E1Edx)]
+        }
+        0x8000_0005 => host.cpuid(leaf, 0),
+        0x8000_0006 => {
+            let [eax, ebx, ecx, edx] = host.cpuid(leaf, 0);
+            [eax, ebx, ecx, edx & !(3 << 16)]
+        }
+        0x8000_0007 => [0, 0, 0, word(Word::E7Edx)],
+        0x8000_0008 => {
+            let [eax, ..] = host.cpuid(leaf, 0);
+            [model.supported.address_widths(eax), word(Word::E8Ebx), 0, 0]
+        }
+        // The brand string is for user space to choose.
+        _ => [0; 4],
+    }
+}
+
+/// Fills `entries` with the table of KVM_GET_EMULATED_CPUID and returns the number of its rows.
+///
+/// The module emulates no instruction that the CPU lacks, so the rows say nothing but that.
+///
+/// # Errors
+///
+/// [`TooBig`] if `entries` has less room than the rows and one spare, as KVM demands.
+pub(crate) fn fill_emulated(entries: &mut [CpuidEntry]) -> Result<usize, TooBig> {
+    let mut table = Table { entries, len: 0 };
+    table.add(0, 0, [7, 0, 0, 0])?;
+    table.add(1, 0, [0; 4])?;
+    table.add(7, 0, [0; 4])?;
+    if table.len < table.entries.len() {
+        Ok(table.len)
+    } else {
+        Err(TooBig)
+    }
+}
