@@ -63,6 +63,11 @@ mod prefix;
 mod stack;
 mod string;
 
+// The tests run on the host and see inside: `cargo test` in selftests/emulate-fuzz.
+#[cfg(test)]
+#[path = "../selftests/emulate-fuzz/src/tests.rs"]
+mod tests;
+
 pub(crate) use self::{
     bus::{
         Bus,

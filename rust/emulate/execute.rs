@@ -239,12 +239,17 @@ impl<B: Bus> Execution<'_, B> {
         let expected = accumulator.read(self.bus, size);
         let (_, rflags) = Binary::Compare.apply(size, expected, old, self.bus.rflags());
         let equal = expected == old;
-        // The destination is always written: with what it had, if not equal.
-        let new = if equal { self.read(source)? } else { old };
-        if !self.replace(place, old, new)? {
-            return Ok(Outcome::Again);
-        }
-        if !equal {
+        if equal {
+            let new = self.read(source)?;
+            if !self.replace(place, old, new)? {
+                return Ok(Outcome::Again);
+            }
+        } else {
+            // Memory is written all the same, with what it had. A register is not: Intel's CPUs
+            // do not even clear its upper half.
+            if matches!(place, Place::Memory(_)) && !self.replace(place, old, old)? {
+                return Ok(Outcome::Again);
+            }
             accumulator.write(self.bus, size, old);
         }
         self.bus.set_rflags(rflags);
@@ -299,7 +304,7 @@ impl<B: Bus> Execution<'_, B> {
     /// Returns the registers `high` and `low` as one number.
     fn pair(&self, half: Size, high: u8, low: u8) -> u128 {
         let high = u128::from(Register::low(high).read(self.bus, half));
-        high << half.bits() | u128::from(Register::low(low).read(self.bus, half))
+        (high << half.bits()) | u128::from(Register::low(low).read(self.bus, half))
     }
 
     /// Replaces `old` at `linear` by `new`. Returns false if the instruction has to start over.

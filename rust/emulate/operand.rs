@@ -149,7 +149,7 @@ impl Register {
     pub(super) fn write<B: Bus>(self, bus: &mut B, size: Size, value: u64) {
         let old = bus.gpr(self.index);
         let new = if self.high {
-            (old & !0xff00) | (value & 0xff) << 8
+            (old & !0xff00) | ((value & 0xff) << 8)
         } else {
             size.merge(old, value)
         };

@@ -82,17 +82,17 @@ impl Rex {
 
     /// Returns `low`, 0 to 7, as the number of the register in ModRM.reg.
     pub(super) const fn reg(self, low: u8) -> u8 {
-        low | (self.0 & 4) << 1
+        low | ((self.0 & 4) << 1)
     }
 
     /// Returns `low`, 0 to 7, as the number of the index register.
     pub(super) const fn index(self, low: u8) -> u8 {
-        low | (self.0 & 2) << 2
+        low | ((self.0 & 2) << 2)
     }
 
     /// Returns `low`, 0 to 7, as the number of the base register, or of that in ModRM.rm.
     pub(super) const fn base(self, low: u8) -> u8 {
-        low | (self.0 & 1) << 3
+        low | ((self.0 & 1) << 3)
     }
 }
 

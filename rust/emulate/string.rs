@@ -52,18 +52,25 @@ impl<B: Bus> Execution<'_, B> {
     pub(super) fn string(&mut self, operation: StringOperation) -> Result<Outcome, Stop> {
         let address = self.insn.address_size;
         let counter = Register::low(RCX);
+        let step = u64::from(self.insn.size.bytes());
         let Some(repeat) = self.insn.repeat else {
             self.element(operation)?;
-            self.advance();
+            self.advance(step);
             return self.done();
         };
 
         let count = counter.read(self.bus, address);
         if count == 0 {
+            // Intel's CPUs write these registers nevertheless, which in 64-bit mode with 32-bit
+            // addresses clears the upper halves.
+            counter.write(self.bus, address, 0);
+            if let StringOperation::Move | StringOperation::Store = operation {
+                self.advance(0);
+            }
             return self.done();
         }
         self.element(operation)?;
-        self.advance();
+        self.advance(step);
         let count = count.wrapping_sub(1);
         counter.write(self.bus, address, count);
         if count == 0 || self.ends(operation, repeat) {
@@ -119,8 +126,8 @@ impl<B: Bus> Execution<'_, B> {
         }
     }
 
-    /// Moves the pointers in use to the next element.
-    fn advance(&mut self) {
+    /// Moves the pointers in use by `step`, in the direction of RFLAGS.DF.
+    fn advance(&mut self, step: u64) {
         for operand in [self.insn.destination, self.insn.source] {
             if let Operand::Memory(Memory {
                 base: Base::Register(pointer),
@@ -128,7 +135,6 @@ impl<B: Bus> Execution<'_, B> {
                 ..
             }) = operand
             {
-                let step = u64::from(self.insn.size.bytes());
                 let old = self.bus.gpr(pointer);
                 let new = if self.bus.rflags() & DF == 0 {
                     old.wrapping_add(step)
