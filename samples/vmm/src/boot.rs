@@ -19,7 +19,7 @@ use anyhow::Result;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_sregs;
 use vm_memory::Address;
-use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryMmap;
 
 use crate::memory::STACK_TOP;

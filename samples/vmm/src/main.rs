@@ -31,6 +31,8 @@ mod stats;
 mod vcpu;
 
 use std::ffi::CString;
+use std::fmt::Display;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -55,23 +57,30 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os()) {
         Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
+        Ok(Command::Help) => return finish(show(options::HELP).map(|()| 0)),
         Err(error) => {
             eprintln!("vmm: {error}\n{}", options::USAGE);
             return WRONG_USAGE.into();
         }
     };
 
-    match run(&options) {
+    finish(run(&options))
+}
+
+/// Turns the outcome of the program into its status, and says why it failed if it did.
+fn finish(outcome: Result<u8>) -> ExitCode {
+    match outcome {
         Ok(status) => status.into(),
         Err(error) => {
             eprintln!("vmm: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints `text` on the terminal, where the guest's output goes too.
+fn show(text: impl Display) -> Result<()> {
+    write!(std::io::stdout(), "{text}").context("cannot write to standard output")
 }
 
 /// Runs the guest to its end and returns its status.
@@ -91,11 +100,11 @@ fn run(options: &Options) -> Result<u8> {
     let stop = vcpu.run(&mut devices);
 
     if options.stats {
-        print!("{}", vcpu.exits());
+        show(vcpu.exits())?;
     }
     // While the vCPU and the memory still exist: some of the module's figures are about now.
     if options.module_stats {
-        print!("{}", stats::module(Path::new(stats::MODULE_STATS))?);
+        show(stats::module(Path::new(stats::MODULE_STATS))?)?;
     }
 
     match stop? {

@@ -17,7 +17,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::Address;
 use vm_memory::GuestAddress;
-use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryMmap;
 use vm_memory::GuestMemoryRegion;
 

@@ -12,7 +12,7 @@ use anyhow::Result;
 use linux_loader::loader::elf::Elf;
 use linux_loader::loader::KernelLoader;
 use vm_memory::Address;
-use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryMmap;
 
 use crate::memory::GUEST_START;

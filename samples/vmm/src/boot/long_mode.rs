@@ -95,20 +95,21 @@ fn descriptor(segment: &kvm_segment) -> u64 {
         0 => segment.limit,
         _ => segment.limit >> 12,
     });
-    let bits = |value: u8, shift: u32| u64::from(value) << shift;
+    let bits = |value: u64, shift: u32| value << shift;
+    let flag = |value: u8, shift: u32| u64::from(value) << shift;
 
-    limit & 0xffff
-        | (segment.base & 0xff_ffff) << 16
-        | bits(segment.type_, 40)
-        | bits(segment.s, 44)
-        | bits(segment.dpl, 45)
-        | bits(segment.present, 47)
-        | (limit >> 16 & 0xf) << 48
-        | bits(segment.avl, 52)
-        | bits(segment.l, 53)
-        | bits(segment.db, 54)
-        | bits(segment.g, 55)
-        | (segment.base >> 24 & 0xff) << 56
+    bits(limit & 0xffff, 0)
+        | bits(segment.base & 0xff_ffff, 16)
+        | flag(segment.type_, 40)
+        | flag(segment.s, 44)
+        | flag(segment.dpl, 45)
+        | flag(segment.present, 47)
+        | bits((limit >> 16) & 0xf, 48)
+        | flag(segment.avl, 52)
+        | flag(segment.l, 53)
+        | flag(segment.db, 54)
+        | flag(segment.g, 55)
+        | bits((segment.base >> 24) & 0xff, 56)
 }
 
 /// Returns the GDT that holds the segments in use.
@@ -204,14 +205,14 @@ mod tests {
     fn translate(memory: &GuestMemoryMmap, cr3: u64, va: u64) -> Option<u64> {
         let mut table = cr3;
         for shift in [39, 30, 21] {
-            let slot = (va >> shift & 0x1ff) * 8;
+            let slot = ((va >> shift) & 0x1ff) * 8;
             let entry: u64 = memory.read_obj(GuestAddress(table + slot)).unwrap();
             if entry & PRESENT_WRITABLE != PRESENT_WRITABLE {
                 return None;
             }
             if entry & PAGE_SIZE_BIT != 0 {
                 let offset = (1 << shift) - 1;
-                return Some(entry & !0xfff & !offset | va & offset);
+                return Some((entry & !0xfff & !offset) | (va & offset));
             }
             table = entry & !0xfff;
         }
