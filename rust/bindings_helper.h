@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads for rust/bindings.rs: the KVM uapi, the C shims and the kernel types that they use.
+ */
+#include <linux/fs.h>
+#include <linux/kvm.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/syscore_ops.h>
+
+#include "helpers/helpers.h"
+#include "helpers/mm.h"
+#include "vmx/guest_regs.h"

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Shims for preemption, interrupts, other CPUs and CPU features. */
+
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/entry-virt.h>
+#include <linux/hw_breakpoint.h>
+#include <linux/irqflags.h>
+#include <linux/percpu.h>
+#include <linux/preempt.h>
+#include <linux/reboot.h>
+#include <linux/sched/signal.h>
+#include <linux/smp.h>
+
+#include <asm/cpufeature.h>
+#include <asm/debugreg.h>
+#include <asm/mce.h>
+#include <asm/msr.h>
+#include <asm/ptrace.h>
+#include <asm/tsc.h>
+#include <asm/virt.h>
+
+#include "helpers.h"
+
+void kvm_rs_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void kvm_rs_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+void kvm_rs_irq_disable(void)
+{
+	local_irq_disable();
+}
+
+void kvm_rs_irq_enable(void)
+{
+	local_irq_enable();
+}
+
+unsigned long kvm_rs_irq_save(void)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	return flags;
+}
+
+void kvm_rs_irq_restore(unsigned long flags)
+{
+	local_irq_restore(flags);
+}
+
+unsigned int kvm_rs_this_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+void kvm_rs_smp_mb(void)
+{
+	smp_mb();
+}
+
+/**
+ * kvm_rs_send_reschedule() - Make a CPU leave its guest soon, without waiting for it
+ * @cpu:	The CPU; it may have gone offline meanwhile, then nothing is sent
+ *
+ * Context: Preemption off, so that an online CPU stays so.
+ */
+void kvm_rs_send_reschedule(unsigned int cpu)
+{
+	if (cpu < nr_cpu_ids && cpu_online(cpu))
+		smp_send_reschedule(cpu);
+}
+
+static DEFINE_PER_CPU(u64, current_vmcs) = U64_MAX;
+
+/**
+ * kvm_rs_current_vmcs() - What kvm_rs_set_current_vmcs() was last given on this CPU
+ *
+ * Return: The address of the VMCS, or U64_MAX if there is none.
+ */
+u64 kvm_rs_current_vmcs(void)
+{
+	return this_cpu_read(current_vmcs);
+}
+
+void kvm_rs_set_current_vmcs(u64 address)
+{
+	this_cpu_write(current_vmcs, address);
+}
+
+static void acknowledge_kick(void *unused)
+{
+}
+
+/**
+ * kvm_rs_kick_cpus_and_wait() - Make CPUs leave their guests, and wait until they have
+ * @cpus:	A bitmap of nr_cpu_ids bits
+ *
+ * Context: Interrupts on, preemption off; this CPU's bit is ignored.
+ */
+void kvm_rs_kick_cpus_and_wait(const unsigned long *cpus)
+{
+	smp_call_function_many(to_cpumask(cpus), acknowledge_kick, NULL, true);
+}
+
+/**
+ * kvm_rs_guest_work_pending() - Whether the current task must not enter a guest now
+ *
+ * Context: Interrupts off.
+ *
+ * Return: true if a signal, a reschedule or other work waits for the task.
+ */
+bool kvm_rs_guest_work_pending(void)
+{
+	return __xfer_to_guest_mode_work_pending();
+}
+
+/**
+ * kvm_rs_handle_guest_work() - Do the work that waits for the current task
+ *
+ * Context: Interrupts on; may sleep.
+ *
+ * Return: 0, or -EINTR if a signal waits.
+ */
+int kvm_rs_handle_guest_work(void)
+{
+	return xfer_to_guest_mode_handle_work();
+}
+
+bool kvm_rs_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
+/**
+ * kvm_rs_hotplug_register() - Have a function called on every CPU, now and as CPUs come and go
+ * @name:	Name of the state
+ * @online:	Called on each CPU that is or comes online
+ * @offline:	Called on each CPU that goes offline, and on all of them at unregistration
+ *
+ * Return: The state's number, for kvm_rs_hotplug_unregister(), or a negative errno.
+ */
+int kvm_rs_hotplug_register(const char *name, int (*online)(unsigned int cpu),
+			    int (*offline)(unsigned int cpu))
+{
+	return cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, name, online, offline);
+}
+
+void kvm_rs_hotplug_unregister(int state)
+{
+	cpuhp_remove_state(state);
+}
+
+bool kvm_rs_system_is_going_down(void)
+{
+	return system_state == SYSTEM_HALT || system_state == SYSTEM_POWER_OFF ||
+	       system_state == SYSTEM_RESTART;
+}
+
+void kvm_rs_on_each_cpu(void (*function)(void *data))
+{
+	on_each_cpu(function, NULL, 1);
+}
+
+bool kvm_rs_cpu_has_vmx(void)
+{
+	return cpu_has(&boot_cpu_data, X86_FEATURE_VMX);
+}
+
+/**
+ * kvm_rs_cpu_has() - Whether the kernel knows and uses a CPU feature
+ * @feature:	Word * 32 + bit, as X86_FEATURE_* are numbered
+ */
+bool kvm_rs_cpu_has(unsigned int feature)
+{
+	if (feature >= NCAPINTS * 32)
+		return false;
+	return test_bit(feature, (unsigned long *)boot_cpu_data.x86_capability);
+}
+
+/**
+ * kvm_rs_virt_get() - Put this CPU into VMX operation, or count one more user of it
+ *
+ * Return: 0, -EOPNOTSUPP without VMX, -EBUSY if somebody else did VMXON.
+ */
+int kvm_rs_virt_get(void)
+{
+	return x86_virt_get_ref(X86_FEATURE_VMX);
+}
+
+void kvm_rs_virt_put(void)
+{
+	x86_virt_put_ref(X86_FEATURE_VMX);
+}
+
+unsigned int kvm_rs_tsc_khz(void)
+{
+	return tsc_khz;
+}
+
+u64 kvm_rs_rdtsc(void)
+{
+	return rdtsc();
+}
+
+/**
+ * kvm_rs_machine_check() - Hand a machine check that hit the guest to the host's handler
+ *
+ * Context: Interrupts off, directly after the VM exit.
+ */
+void kvm_rs_machine_check(void)
+{
+#ifdef CONFIG_X86_MCE
+	/* As if from user space, whatever the guest ran in: the host itself is not corrupt. */
+	struct pt_regs regs = {
+		.cs = 3,
+		.flags = X86_EFLAGS_IF,
+	};
+
+	do_machine_check(&regs);
+#endif
+}
+
+bool kvm_rs_hw_breakpoint_active(void)
+{
+	return hw_breakpoint_active();
+}
+
+void kvm_rs_hw_breakpoint_restore(void)
+{
+	hw_breakpoint_restore();
+}
+
+/**
+ * kvm_rs_load_debug_registers() - Load the guest's breakpoint addresses, with the host's disarmed
+ * @address:	DR0 to DR3
+ *
+ * Context: Interrupts off.
+ */
+void kvm_rs_load_debug_registers(const unsigned long address[4])
+{
+	set_debugreg(DR7_FIXED_1, 7);
+	set_debugreg(address[0], 0);
+	set_debugreg(address[1], 1);
+	set_debugreg(address[2], 2);
+	set_debugreg(address[3], 3);
+}
+
+void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4])
+{
+	cpuid_count(leaf, subleaf, &out[0], &out[1], &out[2], &out[3]);
+}
+
+int kvm_rs_rdmsr_safe(u32 index, u64 *value)
+{
+	return rdmsrq_safe(index, value);
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The part of VM entry and exit that must not be instrumented.
+ *
+ * Between guest_state_enter_irqoff() and guest_state_exit_irqoff() RCU may not be watching and lockdep
+ * believes interrupts to be on: no tracing, no sanitizer call and no debug trap may happen there. C has
+ * `noinstr` for such code, Rust has not.
+ */
+#include <linux/context_tracking.h>
+#include <linux/export.h>
+#include <linux/kvm_host.h>
+#include <linux/linkage.h>
+#include <linux/sched/cputime.h>
+
+#include <asm/entry-common.h>
+#include <asm/fred.h>
+#include <asm/special_insns.h>
+#include <asm/vmx.h>
+
+#include "../vmx/guest_regs.h"
+#include "helpers.h"
+
+static __always_inline u32 read_current_vmcs32(unsigned long field)
+{
+	unsigned long value;
+
+	asm volatile("vmread %1, %0" : "=rm" (value) : "r" (field) : "cc");
+	return value;
+}
+
+/**
+ * kvm_rs_guest_enter() - Enter the guest and come back at the next VM exit
+ * @regs:	The guest's registers; @regs->exit_reason is set on success
+ * @launched:	Whether the current VMCS was launched before: chooses VMRESUME
+ *
+ * An NMI that caused the exit has been handled on return, while NMIs were still blocked; an external
+ * interrupt has not.
+ *
+ * Context: Interrupts off, in VMX root operation, a complete VMCS is current.
+ *
+ * Return: 0 after a VM exit, 1 if VM entry failed before the guest's state was looked at.
+ */
+noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched)
+{
+	unsigned long failed;
+
+	guest_state_enter_irqoff();
+
+	if (regs->cr2 != native_read_cr2())
+		native_write_cr2(regs->cr2);
+
+	failed = kvm_rs_vmx_run(regs, launched);
+
+	regs->cr2 = native_read_cr2();
+	if (likely(!failed)) {
+		regs->exit_reason = read_current_vmcs32(KVM_RS_VMCS_EXIT_REASON);
+		if (unlikely((u16)regs->exit_reason == EXIT_REASON_EXCEPTION_NMI)) {
+			u32 info = read_current_vmcs32(KVM_RS_VMCS_EXIT_INTERRUPTION_INFO);
+
+			if ((info & (INTR_INFO_INTR_TYPE_MASK | INTR_INFO_VALID_MASK)) ==
+			    (INTR_TYPE_NMI_INTR | INTR_INFO_VALID_MASK))
+				x86_entry_from_kvm(EVENT_TYPE_NMI, NMI_VECTOR);
+		}
+	}
+
+	guest_state_exit_irqoff();
+	return failed;
+}
+
+/**
+ * kvm_rs_handle_external_interrupt() - Give an acknowledged interrupt to its handler
+ * @vector:	Vector from the VM-exit interruption information
+ *
+ * Context: Interrupts off.
+ */
+void kvm_rs_handle_external_interrupt(unsigned int vector)
+{
+	x86_entry_from_kvm(EVENT_TYPE_EXTINT, vector);
+}
+
+void kvm_rs_guest_timing_enter(void)
+{
+	guest_timing_enter_irqoff();
+}
+
+void kvm_rs_guest_timing_exit(void)
+{
+	guest_timing_exit_irqoff();
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C shims: macros and inline functions of the kernel that Rust cannot call, and the few pieces that
+ * only C can express. Each is documented where it is defined; bindgen reads this header.
+ */
+#ifndef KVM_RS_HELPERS_H
+#define KVM_RS_HELPERS_H
+
+#include <linux/fs.h>
+#include <linux/types.h>
+
+struct file;
+struct fpu_guest;
+struct mm_struct;
+struct mutex;
+struct page;
+struct preempt_notifier;
+struct preempt_ops;
+struct vm_area_struct;
+struct vm_fault;
+struct kvm_rs_guest_regs;
+
+/* cpu.c */
+void kvm_rs_preempt_disable(void);
+void kvm_rs_preempt_enable(void);
+void kvm_rs_irq_disable(void);
+void kvm_rs_irq_enable(void);
+unsigned long kvm_rs_irq_save(void);
+void kvm_rs_irq_restore(unsigned long flags);
+unsigned int kvm_rs_this_cpu(void);
+void kvm_rs_smp_mb(void);
+u64 kvm_rs_current_vmcs(void);
+void kvm_rs_set_current_vmcs(u64 address);
+void kvm_rs_send_reschedule(unsigned int cpu);
+void kvm_rs_kick_cpus_and_wait(const unsigned long *cpus);
+bool kvm_rs_guest_work_pending(void);
+int kvm_rs_handle_guest_work(void);
+bool kvm_rs_signal_pending(void);
+int kvm_rs_hotplug_register(const char *name, int (*online)(unsigned int cpu),
+			    int (*offline)(unsigned int cpu));
+void kvm_rs_hotplug_unregister(int state);
+bool kvm_rs_system_is_going_down(void);
+void kvm_rs_on_each_cpu(void (*function)(void *data));
+bool kvm_rs_cpu_has_vmx(void);
+bool kvm_rs_cpu_has(unsigned int feature);
+int kvm_rs_virt_get(void);
+void kvm_rs_virt_put(void);
+unsigned int kvm_rs_tsc_khz(void);
+u64 kvm_rs_rdtsc(void);
+void kvm_rs_machine_check(void);
+bool kvm_rs_hw_breakpoint_active(void);
+void kvm_rs_hw_breakpoint_restore(void);
+void kvm_rs_load_debug_registers(const unsigned long address[4]);
+void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4]);
+int kvm_rs_rdmsr_safe(u32 index, u64 *value);
+
+/* host_state.c */
+
+/**
+ * struct kvm_rs_host_segments - Host segment state that VM exit does not restore by itself
+ * @fs_base:	FS base of user space, for HOST_FS_BASE
+ * @kernel_gs_base: GS base of user space, in IA32_KERNEL_GS_BASE while in the kernel
+ * @ldt:	LDT selector
+ * @fs:		FS selector; the VMCS takes it only without RPL and TI
+ * @gs:		GS selector; likewise
+ * @ds:		DS selector
+ * @es:		ES selector
+ */
+struct kvm_rs_host_segments {
+	unsigned long fs_base;
+	unsigned long kernel_gs_base;
+	u16 ldt;
+	u16 fs;
+	u16 gs;
+	u16 ds;
+	u16 es;
+};
+
+/**
+ * struct kvm_rs_host_constants - Host state that is the same for every entry of this boot
+ * @cr0:	CR0
+ * @efer:	IA32_EFER
+ * @pat:	IA32_PAT
+ * @idt_base:	IDT
+ * @sysenter_cs: IA32_SYSENTER_CS
+ * @sysenter_eip: IA32_SYSENTER_EIP
+ * @exit_rip:	Where the host goes on after a VM exit
+ * @xcr0:	XCR0, 0 without XSAVE
+ * @cs:		CS selector
+ * @ss:		SS selector
+ * @tr:		TR selector
+ */
+struct kvm_rs_host_constants {
+	unsigned long cr0;
+	u64 efer;
+	u64 pat;
+	unsigned long idt_base;
+	u32 sysenter_cs;
+	unsigned long sysenter_eip;
+	unsigned long exit_rip;
+	u64 xcr0;
+	u16 cs;
+	u16 ss;
+	u16 tr;
+};
+
+/**
+ * struct kvm_rs_host_percpu - Host state that differs from CPU to CPU
+ * @tr_base:	TSS
+ * @gdt_base:	GDT
+ * @gs_base:	Kernel GS base, that is per-CPU data
+ * @sysenter_esp: IA32_SYSENTER_ESP
+ */
+struct kvm_rs_host_percpu {
+	unsigned long tr_base;
+	unsigned long gdt_base;
+	unsigned long gs_base;
+	unsigned long sysenter_esp;
+};
+
+void kvm_rs_host_constants(struct kvm_rs_host_constants *host);
+void kvm_rs_host_percpu(struct kvm_rs_host_percpu *host);
+void kvm_rs_save_host_segments(struct kvm_rs_host_segments *segments);
+void kvm_rs_restore_host_segments(const struct kvm_rs_host_segments *segments);
+unsigned long kvm_rs_current_cr3(void);
+unsigned long kvm_rs_current_cr4(void);
+void kvm_rs_xsetbv(u64 value);
+
+/* entry.c */
+unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched);
+void kvm_rs_handle_external_interrupt(unsigned int vector);
+void kvm_rs_guest_timing_enter(void);
+void kvm_rs_guest_timing_exit(void);
+
+/* fpu.c */
+struct fpu_guest *kvm_rs_fpu_alloc(void);
+void kvm_rs_fpu_free(struct fpu_guest *fpu);
+void kvm_rs_fpu_load_guest(struct fpu_guest *fpu);
+void kvm_rs_fpu_load_host(struct fpu_guest *fpu);
+void kvm_rs_fpu_sync(void);
+void kvm_rs_fpu_get(struct fpu_guest *fpu, void *fxsave);
+void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave);
+unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);
+void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures);
+int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
+
+/* task.c */
+struct mm_struct *kvm_rs_current_mm(void);
+void kvm_rs_mmgrab(struct mm_struct *mm);
+void kvm_rs_mmdrop(struct mm_struct *mm);
+void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);
+unsigned long kvm_rs_page_to_phys(struct page *page);
+unsigned long kvm_rs_virt_to_phys(const void *address);
+int kvm_rs_fault_install(struct vm_fault *fault, void *address);
+unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault);
+struct file *kvm_rs_fault_file(const struct vm_fault *fault);
+int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data);
+int kvm_rs_mutex_lock_killable(struct mutex *mutex);
+void kvm_rs_mutex_unlock(struct mutex *mutex);
+void kvm_rs_mutex_destroy(struct mutex *mutex);
+bool kvm_rs_access_ok(unsigned long address, unsigned long size);
+
+/* parameter.c */
+
+/**
+ * struct kvm_rs_parameters - The module's parameters
+ * @ept:	Translate guest-physical addresses by EPT
+ * @vpid:	Tag translations with VPIDs
+ * @flexpriority: Virtualise the task-priority register in hardware
+ * @unrestricted_guest: Run real mode and nonpaged guests in hardware
+ * @eptad:	Use accessed and dirty bits of EPT entries
+ * @pml:	Log dirty pages in hardware
+ *
+ * What was asked for until the module has looked at the CPU, and what is in use from then on.
+ */
+struct kvm_rs_parameters {
+	bool ept;
+	bool vpid;
+	bool flexpriority;
+	bool unrestricted_guest;
+	bool eptad;
+	bool pml;
+};
+
+extern struct kvm_rs_parameters kvm_rs_parameters;
+
+#endif

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Shims for the current task, its memory, and files. */
+
+#include <linux/anon_inodes.h>
+#include <linux/fcntl.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+
+#include "helpers.h"
+
+struct mm_struct *kvm_rs_current_mm(void)
+{
+	return current->mm;
+}
+
+void kvm_rs_mmgrab(struct mm_struct *mm)
+{
+	mmgrab(mm);
+}
+
+void kvm_rs_mmdrop(struct mm_struct *mm)
+{
+	mmdrop(mm);
+}
+
+void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops)
+{
+	preempt_notifier_init(notifier, ops);
+}
+
+unsigned long kvm_rs_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+
+unsigned long kvm_rs_virt_to_phys(const void *address)
+{
+	return virt_to_phys((void *)address);
+}
+
+unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault)
+{
+	return fault->pgoff;
+}
+
+struct file *kvm_rs_fault_file(const struct vm_fault *fault)
+{
+	return fault->vma->vm_file;
+}
+
+/**
+ * kvm_rs_fault_install() - Answer a page fault with a page of the kernel's direct map
+ * @fault:	The fault
+ * @address:	The page's address
+ *
+ * Return: 0, as a vm_operations_struct's fault operation does.
+ */
+int kvm_rs_fault_install(struct vm_fault *fault, void *address)
+{
+	struct page *page = virt_to_page(address);
+
+	get_page(page);
+	fault->page = page;
+	return 0;
+}
+
+/**
+ * kvm_rs_anon_inode_getfd() - Give the current process a file of its own kind
+ * @name:	Name shown in /proc
+ * @operations:	What the file does
+ * @data:	Its private data
+ *
+ * Return: The file descriptor, or a negative errno; then @data is still the caller's.
+ */
+int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data)
+{
+	return anon_inode_getfd(name, operations, data, O_RDWR | O_CLOEXEC);
+}
+
+bool kvm_rs_access_ok(unsigned long address, unsigned long size)
+{
+	return access_ok((void __user *)address, size);
+}
+
+int kvm_rs_mutex_lock_killable(struct mutex *mutex)
+{
+	return mutex_lock_killable(mutex);
+}
+
+void kvm_rs_mutex_unlock(struct mutex *mutex)
+{
+	mutex_unlock(mutex);
+}
+
+void kvm_rs_mutex_destroy(struct mutex *mutex)
+{
+	mutex_destroy(mutex);
+}

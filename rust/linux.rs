@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel crate lacks, written as if to be sent there.
+//!
+//! Each file wraps one part of the kernel in types that cannot be misused, and each symbol that the
+//! kernel exports to KVM's own modules only is used in exactly one of them (or in its C shim).
+
+pub(crate) mod anon_inode;
+pub(crate) mod cpu_call;
+pub(crate) mod fpu;
+pub(crate) mod guest;
+pub(crate) mod host;
+pub(crate) mod mmu_notifier;
+pub(crate) mod mutex;
+pub(crate) mod page;
+pub(crate) mod per_cpu;
+pub(crate) mod preempt;
+pub(crate) mod task;
+pub(crate) mod user_page;
+pub(crate) mod virt;

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File descriptors that are objects of this module, with file operations of their own.
+
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings as kernel_bindings,
+    ffi::{
+        c_long,
+        c_uint,
+        c_ulong,
+        c_void, //
+    },
+    module::this_module,
+    prelude::*,
+    types::ForeignOwnable, //
+};
+
+/// The address of a page that a file maps into user space.
+pub(crate) struct MappedPage(pub(crate) NonNull<u8>);
+
+/// What a kind of file does.
+pub(crate) trait FileObject: Sized + 'static {
+    /// The pointer that the file keeps.
+    type Pointer: ForeignOwnable + Send + Sync;
+
+    /// Answers an ioctl.
+    fn ioctl(
+        this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
+        command: u32,
+        argument: usize,
+    ) -> Result<isize>;
+
+    /// Returns the page `index` of the file's mapping, or `None` if there is none.
+    ///
+    /// The page must live as long as the file.
+    fn page(
+        _this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
+        _index: usize,
+    ) -> Option<MappedPage> {
+        None
+    }
+}
+
+/// The file operations of a `T`.
+struct Operations<T>(PhantomData<T>);
+
+impl<T: FileObject> Operations<T> {
+    const FILE: kernel_bindings::file_operations = kernel_bindings::file_operations {
+        owner: this_module::<crate::KvmRs>().as_ptr(),
+        release: Some(Self::release),
+        unlocked_ioctl: Some(Self::ioctl),
+        #[cfg(CONFIG_COMPAT)]
+        compat_ioctl: kernel_bindings::compat_ptr_ioctl,
+        mmap: Some(Self::mmap),
+        llseek: Some(kernel_bindings::noop_llseek),
+        ..pin_init::zeroed()
+    };
+
+    const MAPPING: kernel_bindings::vm_operations_struct = kernel_bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        ..pin_init::zeroed()
+    };
+
+    unsafe extern "C" fn release(
+        _inode: *mut kernel_bindings::inode,
+        file: *mut kernel_bindings::file,
+    ) -> i32 {
+        // SAFETY: The release call of a file owns the private data.
+        let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there, and nobody borrows it any more.
+        drop(unsafe { <T::Pointer as ForeignOwnable>::from_foreign(data) });
+        0
+    }
+
+    unsafe extern "C" fn ioctl(
+        file: *mut kernel_bindings::file,
+        command: c_uint,
+        argument: c_ulong,
+    ) -> c_long {
+        // SAFETY: The private data does not change while the file is open.
+        let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there, and the open file keeps it.
+        let this = unsafe { <T::Pointer as ForeignOwnable>::borrow(data) };
+        match T::ioctl(this, command, argument) {
+            Ok(value) => value as c_long,
+            Err(error) => error.to_errno() as c_long,
+        }
+    }
+
+    unsafe extern "C" fn mmap(
+        _file: *mut kernel_bindings::file,
+        area: *mut kernel_bindings::vm_area_struct,
+    ) -> i32 {
+        // SAFETY: The area is being set up by the caller and nobody else sees it.
+        unsafe { (*area).vm_ops = &raw const *Self::mapping() };
+        0
+    }
+
+    const fn mapping() -> &'static kernel_bindings::vm_operations_struct {
+        &Self::MAPPING
+    }
+
+    unsafe extern "C" fn fault(
+        fault: *mut kernel_bindings::vm_fault,
+    ) -> kernel_bindings::vm_fault_t {
+        // SAFETY: The fault is valid for the duration of the call, and its area holds the file.
+        let file = unsafe { bindings::kvm_rs_fault_file(fault) };
+        // SAFETY: As above.
+        let index = unsafe { bindings::kvm_rs_fault_pgoff(fault) };
+        // SAFETY: The area's file stays open, with its private data.
+        let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there.
+        let this = unsafe { <T::Pointer as ForeignOwnable>::borrow(data) };
+        match T::page(this, index) {
+            Some(MappedPage(address)) => {
+                // SAFETY: `page` gives a page that lives as long as the file.
+                unsafe { bindings::kvm_rs_fault_install(fault, address.as_ptr().cast()) };
+                0
+            }
+            None => kernel_bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+        }
+    }
+}
+
+/// Opens a file for `object` in the current process, with this name in /proc.
+///
+/// Returns the new file descriptor, which is closed on exec.
+pub(crate) fn install<T: FileObject>(name: &CStr, object: T::Pointer) -> Result<i32> {
+    let data: *mut c_void = object.into_foreign();
+    let operations: &'static kernel_bindings::file_operations = &Operations::<T>::FILE;
+    // SAFETY: The operations are static and know `data`, which is theirs from here on.
+    let fd = unsafe { bindings::kvm_rs_anon_inode_getfd(name.as_char_ptr(), operations, data) };
+    if fd < 0 {
+        // SAFETY: No file was made, so the pointer is still ours.
+        drop(unsafe { <T::Pointer as ForeignOwnable>::from_foreign(data) });
+        return Err(Error::from_errno(fd));
+    }
+    Ok(fd)
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Calls to other CPUs, and what this module learns of CPUs.
+
+use crate::bindings;
+use core::ffi::c_void;
+use kernel::{
+    bitmap::BitmapVec,
+    prelude::*, //
+};
+
+/// Runs `f` on `cpu` with interrupts off and waits until it is done.
+///
+/// Interrupts must be on. Fails with `ENXIO` if the CPU is offline.
+pub(crate) fn call_on_cpu<F: Fn() + Sync>(cpu: u32, f: &F) -> Result {
+    unsafe extern "C" fn trampoline<F: Fn() + Sync>(data: *mut c_void) {
+        // SAFETY: `data` is the reference that `call_on_cpu` passed and keeps borrowed.
+        let f = unsafe { &*data.cast::<F>() };
+        f();
+    }
+    let data: *const F = f;
+    // SAFETY: The call is waited for, so the borrow of `f` outlasts it; `F` is `Sync`, so it may be
+    // used from another CPU.
+    let ret = unsafe {
+        kernel::bindings::smp_call_function_single(
+            // CAST: CPU numbers are small.
+            cpu as i32,
+            Some(trampoline::<F>),
+            data.cast_mut().cast(),
+            true,
+        )
+    };
+    kernel::error::to_result(ret)
+}
+
+/// Asks `cpu` to leave its guest, without waiting. Preemption must be off.
+pub(crate) fn send_reschedule(cpu: u32) {
+    // SAFETY: The shim checks the CPU's number and that it is online.
+    unsafe { bindings::kvm_rs_send_reschedule(cpu) };
+}
+
+/// Makes the CPUs of the set leave their guests, and waits until each has.
+///
+/// Interrupts must be on, preemption off; this CPU is left out. The set has at least `nr_cpu_ids` bits.
+pub(crate) fn kick_and_wait(cpus: &BitmapVec) {
+    // SAFETY: The set is a bitmap of at least `nr_cpu_ids` bits.
+    unsafe { bindings::kvm_rs_kick_cpus_and_wait(cpus.as_ptr().cast()) };
+}
+
+/// Returns the frequency of the host's time-stamp counter in kHz.
+pub(crate) fn tsc_khz() -> u32 {
+    // SAFETY: Reading it has no preconditions.
+    unsafe { bindings::kvm_rs_tsc_khz() }
+}
+
+/// Returns the host's time-stamp counter.
+#[inline]
+pub(crate) fn rdtsc() -> u64 {
+    // SAFETY: Every x86-64 CPU has a time-stamp counter.
+    unsafe { bindings::kvm_rs_rdtsc() }
+}
+
+/// Returns EAX, EBX, ECX and EDX of the host's CPUID.
+pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let mut out = [0; 4];
+    // SAFETY: CPUID has no preconditions; `out` has the four elements that are written.
+    unsafe { bindings::kvm_rs_cpuid(leaf, subleaf, out.as_mut_ptr()) };
+    out
+}
+
+/// Returns whether the kernel uses the CPU feature `word * 32 + bit` of its own numbering.
+pub(crate) fn cpu_has(feature: u32) -> bool {
+    // SAFETY: The shim checks the range.
+    unsafe { bindings::kvm_rs_cpu_has(feature) }
+}
+
+/// Returns the host's MSR `index`, or `None` if reading it faults.
+pub(crate) fn rdmsr_safe(index: u32) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: A fault of the read is caught; `value` is ours.
+    let ret = unsafe { bindings::kvm_rs_rdmsr_safe(index, &mut value) };
+    (ret == 0).then_some(value)
+}

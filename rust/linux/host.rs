@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's own CPU state, as VM exit must restore it.
+
+use crate::bindings;
+
+pub(crate) use crate::bindings::{
+    kvm_rs_host_constants as HostConstants,
+    kvm_rs_host_percpu as HostPerCpu,
+    kvm_rs_host_segments as HostSegments, //
+};
+
+use super::preempt::PreemptGuard;
+
+/// Returns the host state that is the same on every CPU for as long as the system runs.
+pub(crate) fn constants() -> HostConstants {
+    let mut host = HostConstants::default();
+    // SAFETY: `host` is ours to write.
+    unsafe { bindings::kvm_rs_host_constants(&mut host) };
+    host
+}
+
+/// Returns the host state of this CPU.
+pub(crate) fn per_cpu(_preempt: &PreemptGuard) -> HostPerCpu {
+    let mut host = HostPerCpu::default();
+    // SAFETY: `host` is ours to write, and preemption is off.
+    unsafe { bindings::kvm_rs_host_percpu(&mut host) };
+    host
+}
+
+/// Returns the current task's segment state.
+pub(crate) fn save_segments(_preempt: &PreemptGuard) -> HostSegments {
+    let mut segments = HostSegments::default();
+    // SAFETY: `segments` is ours to write, and preemption is off.
+    unsafe { bindings::kvm_rs_save_host_segments(&mut segments) };
+    segments
+}
+
+/// Restores the current task's segment state after VM exits.
+///
+/// Preemption must be off since [`save_segments`] gave `segments` to this task on this CPU, or the task
+/// must be in the middle of being scheduled out.
+pub(crate) fn restore_segments(segments: &HostSegments) {
+    // SAFETY: The segments are the current task's own.
+    unsafe { bindings::kvm_rs_restore_host_segments(segments) };
+}
+
+/// Returns the CR3 that the current task runs on, with its PCID. Preemption must be off.
+#[inline]
+pub(crate) fn cr3() -> u64 {
+    // SAFETY: Reading it has no preconditions but preemption off.
+    unsafe { bindings::kvm_rs_current_cr3() as u64 }
+}
+
+/// Returns CR4 of this CPU. Interrupts must be off for the value to stay right.
+#[inline]
+pub(crate) fn cr4() -> u64 {
+    // SAFETY: Reading it has no preconditions.
+    unsafe { bindings::kvm_rs_current_cr4() as u64 }
+}
+
+/// Loads XCR0.
+///
+/// # Safety
+///
+/// The CPU must support XSAVE and all of `value`, and interrupts must stay off until the host's own
+/// value is back.
+pub(crate) unsafe fn xsetbv(value: u64) {
+    // SAFETY: By the function's requirement.
+    unsafe { bindings::kvm_rs_xsetbv(value) };
+}
+
+/// Returns whether the host has hardware breakpoints set on this CPU. Interrupts must be off.
+#[inline]
+pub(crate) fn breakpoints_active() -> bool {
+    // SAFETY: Reading it has no preconditions.
+    unsafe { bindings::kvm_rs_hw_breakpoint_active() }
+}
+
+/// Brings the host's hardware breakpoints back. Interrupts must be off.
+pub(crate) fn restore_breakpoints() {
+    // SAFETY: It loads what the kernel itself keeps for this CPU.
+    unsafe { bindings::kvm_rs_hw_breakpoint_restore() };
+}
+
+/// Loads DR0 to DR3 with the guest's addresses, the host's breakpoints disarmed.
+///
+/// Interrupts must stay off until [`restore_breakpoints`] if the host has breakpoints.
+pub(crate) fn load_debug_registers(addresses: &[u64; 4]) {
+    // SAFETY: The array has four elements; DR7 is 0 until VM entry, so that no address can trap.
+    unsafe { bindings::kvm_rs_load_debug_registers(addresses.as_ptr().cast()) };
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The current task: its memory, its signals, and the news when it is scheduled out.
+
+use crate::bindings;
+use core::{
+    marker::PhantomPinned,
+    ptr::NonNull, //
+};
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The address space that a VM belongs to.
+///
+/// # Invariants
+///
+/// The pointer is to a `struct mm_struct` of which this value holds a count (of the structure, not of
+/// its users: the address space may be gone).
+pub(crate) struct OwnerMm(NonNull<kernel::bindings::mm_struct>);
+
+// SAFETY: The count may be given back from any thread.
+unsafe impl Send for OwnerMm {}
+// SAFETY: Only the pointer's value is looked at.
+unsafe impl Sync for OwnerMm {}
+
+impl OwnerMm {
+    /// Returns the current task's address space; `ESRCH` in a kernel thread.
+    pub(crate) fn current() -> Result<Self> {
+        // SAFETY: Reading the current task's mm has no preconditions.
+        let mm = NonNull::new(unsafe { bindings::kvm_rs_current_mm() }).ok_or(ESRCH)?;
+        // SAFETY: The current task's mm is alive.
+        unsafe { bindings::kvm_rs_mmgrab(mm.as_ptr()) };
+        // INVARIANT: The count was taken above.
+        Ok(Self(mm))
+    }
+
+    /// Returns whether it is the current task's address space.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        // SAFETY: Reading the current task's mm has no preconditions.
+        let current = unsafe { bindings::kvm_rs_current_mm() };
+        core::ptr::eq(current, self.0.as_ptr())
+    }
+
+    /// Returns the structure, for registrations that it outlives.
+    pub(crate) fn as_ptr(&self) -> NonNull<kernel::bindings::mm_struct> {
+        self.0
+    }
+}
+
+impl Drop for OwnerMm {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant we hold a count.
+        unsafe { bindings::kvm_rs_mmdrop(self.0.as_ptr()) };
+    }
+}
+
+/// Returns whether a signal waits for the current task.
+pub(crate) fn signal_pending() -> bool {
+    // SAFETY: Looking at the current task's flags has no preconditions.
+    unsafe { bindings::kvm_rs_signal_pending() }
+}
+
+/// Returns whether a signal, a reschedule or other work keeps the task from entering a guest.
+#[inline]
+pub(crate) fn work_pending() -> bool {
+    // SAFETY: Looking at the current task's flags has no preconditions.
+    unsafe { bindings::kvm_rs_guest_work_pending() }
+}
+
+/// Does the work that waits for the task, rescheduling if asked to; `EINTR` if a signal waits.
+pub(crate) fn handle_work() -> Result {
+    // SAFETY: Called in process context with interrupts on.
+    kernel::error::to_result(unsafe { bindings::kvm_rs_handle_guest_work() })
+}
+
+/// What wants to know that its task is scheduled out.
+pub(crate) trait SchedOut {
+    /// Called on the CPU that the task leaves, with preemption off.
+    fn sched_out(&self);
+}
+
+/// A registration for news of the current task's scheduling.
+#[pin_data]
+pub(crate) struct PreemptNotifier<T: SchedOut> {
+    #[pin]
+    raw: Opaque<bindings::preempt_notifier>,
+    /// What to call; the registration is alive only while this is.
+    #[pin]
+    pub(crate) inner: T,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+impl<T: SchedOut> PreemptNotifier<T> {
+    const OPERATIONS: bindings::preempt_ops = bindings::preempt_ops {
+        sched_in: Some(Self::sched_in),
+        sched_out: Some(Self::sched_out),
+    };
+
+    unsafe extern "C" fn sched_in(_notifier: *mut bindings::preempt_notifier, _cpu: i32) {}
+
+    unsafe extern "C" fn sched_out(
+        notifier: *mut bindings::preempt_notifier,
+        _next: *mut kernel::bindings::task_struct,
+    ) {
+        let raw: *const Opaque<bindings::preempt_notifier> = notifier.cast();
+        // SAFETY: The notifier is the field `raw` of a `PreemptNotifier<T>`, which is pinned and
+        // outlives its registration.
+        let this = unsafe { kernel::container_of!(raw, Self, raw) };
+        // SAFETY: As above; the callback runs in the registered task, which only holds shared
+        // references to it.
+        unsafe { &*this }.inner.sched_out();
+    }
+
+    /// Returns an initialiser for an unregistered notifier around `inner`.
+    pub(crate) fn new<E>(inner: impl PinInit<T, E>) -> impl PinInit<Self, Error>
+    where
+        Error: From<E>,
+    {
+        try_pin_init!(Self {
+            raw <- Opaque::ffi_init(|slot| {
+                let operations: &'static bindings::preempt_ops = &Self::OPERATIONS;
+                // SAFETY: `slot` is memory for a notifier; the operations are static and are only
+                // read through the pointer.
+                unsafe {
+                    bindings::kvm_rs_preempt_notifier_init(
+                        slot,
+                        (&raw const *operations).cast_mut(),
+                    )
+                };
+            }),
+            inner <- inner,
+            _pin: PhantomPinned,
+        }? Error)
+    }
+
+    /// Calls `f` with the notifier registered for the current task.
+    ///
+    /// Must not be called again on the same notifier from inside `f` or from another thread: the
+    /// vCPU's mutex, which the caller holds, sees to that.
+    pub(crate) fn with_registered<R>(self: Pin<&Self>, f: impl FnOnce() -> R) -> R {
+        // SAFETY: The notifier is initialised, pinned, and not registered (see above).
+        unsafe { bindings::preempt_notifier_register(self.raw.get()) };
+        let result = f();
+        // SAFETY: It was registered above, for the current task.
+        unsafe { bindings::preempt_notifier_unregister(self.raw.get()) };
+        result
+    }
+}

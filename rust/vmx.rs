@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Intel VMX: the mechanism, and no decision about a guest.
+//!
+//! Vocabulary, as in the Software Developer's Manual:
+//!
+//! * **VMX operation**: what VMXON enters, per CPU. *Root* operation is the host's, *non-root* the
+//!   guest's. (`linux/virt`: core x86 owns VMXON.)
+//! * **VM entry**, **VM exit**: the transitions between them ([`entry.S`], [`run`]).
+//! * **VMCS**: the structure that says what both load and save, and what makes the guest exit ([`vmcs`],
+//!   [`field`], [`controls`], [`capability`], [`guest_state`], [`host_state`]).
+//! * **Exit**: a reason and information fields ([`exit`]); **event**: an interrupt or exception that
+//!   entry injects or exit reports ([`inject`]).
+//! * **VPID**, **EPTP**: the tags of cached translations ([`vpid`], [`tlb`]).
+//!
+//! A vCPU owns its [`Vmcs`](vmcs::Vmcs); a CPU has at most one of them current. `vmx` never names a
+//! vCPU: it yields an [`Exit`](exit::Exit) and `vcpu` decides.
+//!
+//! [`entry.S`]: ./vmx/entry.S
+
+pub(crate) mod capability;
+pub(crate) mod controls;
+pub(crate) mod exit;
+pub(crate) mod field;
+pub(crate) mod guest_state;
+pub(crate) mod host_state;
+pub(crate) mod inject;
+mod instruction;
+pub(crate) mod msr_bitmap;
+pub(crate) mod run;
+pub(crate) mod tlb;
+pub(crate) mod vmcs;
+pub(crate) mod vpid;

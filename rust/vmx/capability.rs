@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What this CPU's VMX offers, read once at load and immutable from then on.
+
+use super::{
+    controls::{
+        self,
+        negotiate,
+        secondary,
+        Allowed,
+        Missing, //
+    },
+    instruction::Invalidate, //
+};
+use crate::x86::{
+    addr::Hpa,
+    msr::rdmsr, //
+};
+use kernel::prelude::*;
+
+/// VMX capability MSRs.
+mod msr {
+    pub(super) const FEATURE_CONTROL: u32 = 0x3a;
+    pub(super) const BASIC: u32 = 0x480;
+    pub(super) const PIN: u32 = 0x481;
+    pub(super) const PRIMARY: u32 = 0x482;
+    pub(super) const EXIT: u32 = 0x483;
+    pub(super) const ENTRY: u32 = 0x484;
+    pub(super) const SECONDARY: u32 = 0x48b;
+    pub(super) const EPT_VPID: u32 = 0x48c;
+    pub(super) const TRUE_PIN: u32 = 0x48d;
+    pub(super) const TRUE_PRIMARY: u32 = 0x48e;
+    pub(super) const TRUE_EXIT: u32 = 0x48f;
+    pub(super) const TRUE_ENTRY: u32 = 0x490;
+}
+
+/// IA32_FEATURE_CONTROL: the firmware locked the register.
+const FEATURE_CONTROL_LOCKED: u64 = 1 << 0;
+/// IA32_FEATURE_CONTROL: VMXON is allowed outside SMX.
+const FEATURE_CONTROL_VMX_OUTSIDE_SMX: u64 = 1 << 2;
+
+/// The features that a user can turn off by module parameter.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Tag translations with VPIDs.
+    pub(crate) vpid: bool,
+    /// Use accessed and dirty bits in EPT entries.
+    pub(crate) ept_ad: bool,
+}
+
+/// Why the module cannot use this CPU.
+pub(crate) enum Refusal {
+    /// The firmware left VMX off.
+    DisabledByFirmware,
+    /// A required control is missing.
+    Control(Missing),
+    /// EPT lacks something named here.
+    Ept(&'static str),
+    /// The VMCS cannot be used, for the reason named here.
+    Vmcs(&'static str),
+}
+
+/// What IA32_VMX_EPT_VPID_CAP offers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EptVpid(u64);
+
+impl EptVpid {
+    const fn has(self, bit: u32) -> bool {
+        self.0 & (1 << bit) != 0
+    }
+
+    /// Returns whether execute-only entries are allowed.
+    pub(crate) const fn execute_only(self) -> bool {
+        self.has(0)
+    }
+
+    /// Returns whether 2 MiB entries are allowed.
+    pub(crate) const fn page_2m(self) -> bool {
+        self.has(16)
+    }
+
+    /// Returns whether 1 GiB entries are allowed.
+    pub(crate) const fn page_1g(self) -> bool {
+        self.has(17)
+    }
+
+    /// Returns whether entries can have accessed and dirty bits.
+    pub(crate) const fn accessed_dirty(self) -> bool {
+        self.has(21)
+    }
+
+    /// Returns the narrowest INVEPT that does for one EPTP.
+    pub(crate) const fn invept(self) -> Option<Invalidate> {
+        if !self.has(20) {
+            None
+        } else if self.has(25) {
+            Some(Invalidate::SingleContext)
+        } else if self.has(26) {
+            Some(Invalidate::AllContext)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the narrowest INVVPID that does for one VPID.
+    pub(crate) const fn invvpid(self) -> Option<Invalidate> {
+        if !self.has(32) {
+            None
+        } else if self.has(41) {
+            Some(Invalidate::SingleContext)
+        } else if self.has(42) {
+            Some(Invalidate::AllContext)
+        } else {
+            None
+        }
+    }
+}
+
+/// The outcome of the negotiation.
+#[derive(Clone, Copy)]
+pub(crate) struct Capabilities {
+    revision: u32,
+    pin: u32,
+    primary: u32,
+    secondary: u32,
+    exit: u32,
+    entry: u32,
+    ept_vpid: EptVpid,
+    invept: Invalidate,
+    invvpid: Option<Invalidate>,
+    ept_ad: bool,
+}
+
+/// Returns the allowed settings, from the "true" MSR where the CPU has it.
+///
+/// The caller has checked that the CPU has VMX.
+fn allowed(basic: u64, plain: u32, true_msr: u32) -> Allowed {
+    let has_true_controls = basic & (1 << 55) != 0;
+    let index = if has_true_controls { true_msr } else { plain };
+    // SAFETY: Every CPU with VMX has the plain MSRs, and IA32_VMX_BASIC told of the true ones.
+    Allowed(unsafe { rdmsr(index) })
+}
+
+impl Capabilities {
+    /// Reads the CPU's capability MSRs and negotiates all controls.
+    ///
+    /// # Safety
+    ///
+    /// The CPU must have VMX (CPUID.1:ECX.VMX).
+    pub(crate) unsafe fn probe(wanted: Wanted) -> Result<Self, Refusal> {
+        // SAFETY: Every CPU with VMX has IA32_FEATURE_CONTROL.
+        let feature_control = unsafe { rdmsr(msr::FEATURE_CONTROL) };
+        let needed = FEATURE_CONTROL_LOCKED | FEATURE_CONTROL_VMX_OUTSIDE_SMX;
+        if feature_control & needed != needed {
+            return Err(Refusal::DisabledByFirmware);
+        }
+        // SAFETY: Every CPU with VMX has IA32_VMX_BASIC.
+        let basic = unsafe { rdmsr(msr::BASIC) };
+        Self::check_vmcs(basic)?;
+
+        let pin = negotiate(&controls::PIN, allowed(basic, msr::PIN, msr::TRUE_PIN))
+            .map_err(Refusal::Control)?;
+        let primary = negotiate(
+            &controls::PRIMARY,
+            allowed(basic, msr::PRIMARY, msr::TRUE_PRIMARY),
+        )
+        .map_err(Refusal::Control)?;
+        // SAFETY: The primary controls' negotiation succeeded, so secondary controls exist, and with
+        // them their MSR.
+        let secondary_allowed = Allowed(unsafe { rdmsr(msr::SECONDARY) });
+        let mut secondary_controls =
+            negotiate(&controls::SECONDARY, secondary_allowed).map_err(Refusal::Control)?;
+        let exit = negotiate(&controls::EXIT, allowed(basic, msr::EXIT, msr::TRUE_EXIT))
+            .map_err(Refusal::Control)?;
+        let entry = negotiate(
+            &controls::ENTRY,
+            allowed(basic, msr::ENTRY, msr::TRUE_ENTRY),
+        )
+        .map_err(Refusal::Control)?;
+
+        // SAFETY: EPT is there, so its capability MSR is.
+        let ept_vpid = EptVpid(unsafe { rdmsr(msr::EPT_VPID) });
+        let invept = Self::check_ept(ept_vpid)?;
+        let invvpid = ept_vpid.invvpid();
+        if !wanted.vpid || invvpid.is_none() {
+            secondary_controls &= !secondary::ENABLE_VPID;
+        }
+
+        Ok(Self {
+            // CAST: Bits 30:0 of the MSR are the revision identifier.
+            revision: (basic & 0x7fff_ffff) as u32,
+            pin,
+            primary: primary & !controls::PRIMARY_UNWANTED,
+            secondary: secondary_controls,
+            exit,
+            entry,
+            ept_vpid,
+            invept,
+            invvpid,
+            ept_ad: wanted.ept_ad && ept_vpid.accessed_dirty(),
+        })
+    }
+
+    /// Checks that a VMCS region is a page of ordinary write-back memory at any address.
+    fn check_vmcs(basic: u64) -> Result<(), Refusal> {
+        let size = (basic >> 32) & 0x1fff;
+        let memory_type = (basic >> 50) & 0xf;
+        if size > 4096 {
+            Err(Refusal::Vmcs("its region is larger than a page"))
+        } else if basic & (1 << 48) != 0 {
+            Err(Refusal::Vmcs("it must lie below 4 GiB"))
+        } else if memory_type != 6 {
+            Err(Refusal::Vmcs("its memory type is not write-back"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks for what the MMU counts on, and returns which INVEPT to use.
+    fn check_ept(ept: EptVpid) -> Result<Invalidate, Refusal> {
+        if !ept.has(6) {
+            return Err(Refusal::Ept("a page-walk length of 4"));
+        }
+        if !ept.has(14) {
+            return Err(Refusal::Ept("the write-back memory type"));
+        }
+        ept.invept().ok_or(Refusal::Ept("INVEPT"))
+    }
+
+    /// Returns the VMCS revision identifier.
+    pub(crate) const fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// Returns the pin-based controls.
+    pub(crate) const fn pin(&self) -> u32 {
+        self.pin
+    }
+
+    /// Returns the primary controls, with no window exiting.
+    pub(crate) const fn primary(&self) -> u32 {
+        self.primary
+    }
+
+    /// Returns the secondary controls.
+    pub(crate) const fn secondary(&self) -> u32 {
+        self.secondary
+    }
+
+    /// Returns the VM-exit controls.
+    pub(crate) const fn exit(&self) -> u32 {
+        self.exit
+    }
+
+    /// Returns the VM-entry controls for a guest outside IA-32e mode.
+    pub(crate) const fn entry(&self) -> u32 {
+        self.entry
+    }
+
+    /// Returns what EPT and VPID offer.
+    pub(crate) const fn ept_vpid(&self) -> EptVpid {
+        self.ept_vpid
+    }
+
+    /// Returns whether this secondary control is on.
+    pub(crate) const fn has_secondary(&self, bit: u32) -> bool {
+        self.secondary & bit != 0
+    }
+
+    /// Returns whether vCPUs get a VPID.
+    pub(crate) const fn vpid(&self) -> bool {
+        self.has_secondary(secondary::ENABLE_VPID)
+    }
+
+    /// Returns which INVEPT to use for one EPTP.
+    pub(crate) const fn invept(&self) -> Invalidate {
+        self.invept
+    }
+
+    /// Returns which INVVPID to use for one VPID; `None` if VPIDs are not used.
+    pub(crate) const fn invvpid(&self) -> Option<Invalidate> {
+        if self.vpid() {
+            self.invvpid
+        } else {
+            None
+        }
+    }
+
+    /// Returns whether EPT entries have accessed and dirty bits.
+    pub(crate) const fn ept_ad(&self) -> bool {
+        self.ept_ad
+    }
+
+    /// Returns the EPT pointer for a 4-level table with its root at `root`.
+    pub(crate) const fn eptp(&self, root: Hpa) -> u64 {
+        const WRITE_BACK: u64 = 6;
+        const WALK_LENGTH_4: u64 = 3 << 3;
+        const ACCESSED_DIRTY: u64 = 1 << 6;
+        let ad = if self.ept_ad { ACCESSED_DIRTY } else { 0 };
+        root.value() | WRITE_BACK | WALK_LENGTH_4 | ad
+    }
+}
+
+#[kunit_tests(kvm_rs_capability)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowest_invalidation() {
+        assert!(EptVpid(0).invept().is_none());
+        assert!(EptVpid(1 << 20).invept().is_none());
+        assert!(EptVpid(1 << 20 | 1 << 26).invept() == Some(Invalidate::AllContext));
+        assert!(EptVpid(1 << 20 | 3 << 25).invept() == Some(Invalidate::SingleContext));
+        assert!(EptVpid(1 << 41).invvpid().is_none());
+        assert!(EptVpid(1 << 32 | 1 << 42).invvpid() == Some(Invalidate::AllContext));
+        assert!(EptVpid(1 << 32 | 3 << 41).invvpid() == Some(Invalidate::SingleContext));
+    }
+}

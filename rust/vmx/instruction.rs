@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VMX instructions, one function each.
+//!
+//! VMREAD and VMWRITE fail only on a field that the CPU does not have or without a current VMCS. Both
+//! would be mistakes of this module, not of a guest or a client, so debug builds check the flags and
+//! release builds spend no instruction on them.
+
+use crate::x86::addr::Hpa;
+use core::arch::asm;
+
+/// What a VMX instruction reports in RFLAGS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum VmxError {
+    /// CF or ZF was set: there is no current VMCS, or its VM-instruction error field tells more.
+    Failed,
+}
+
+/// The type of an INVEPT or INVVPID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Invalidate {
+    /// One EPTP's, or one VPID's, translations.
+    SingleContext,
+    /// All of them.
+    AllContext,
+}
+
+impl Invalidate {
+    /// Returns the type's number, the same for INVEPT and INVVPID.
+    const fn code(self) -> u64 {
+        match self {
+            Self::SingleContext => 1,
+            Self::AllContext => 2,
+        }
+    }
+}
+
+/// Returns the raw value of the field `encoding` of the current VMCS.
+///
+/// # Safety
+///
+/// A VMCS must be current on this CPU, the caller must not move to another one, and the CPU must have
+/// the field.
+#[inline(always)]
+pub(super) unsafe fn vmread(encoding: u32) -> u64 {
+    let value: u64;
+    #[cfg(not(CONFIG_RUST_DEBUG_ASSERTIONS))]
+    // SAFETY: VMREAD to a register only reads the current VMCS, which exists by the requirement.
+    unsafe {
+        asm!(
+            "vmread {value}, {field}",
+            value = out(reg) value,
+            field = in(reg) u64::from(encoding),
+            options(nostack, readonly),
+        )
+    };
+    #[cfg(CONFIG_RUST_DEBUG_ASSERTIONS)]
+    {
+        let failed: u8;
+        // SAFETY: As above; SETNA looks at the flags that VMREAD leaves.
+        unsafe {
+            asm!(
+                "vmread {value}, {field}",
+                "setna {failed}",
+                value = out(reg) value,
+                failed = out(reg_byte) failed,
+                field = in(reg) u64::from(encoding),
+                options(nostack, readonly),
+            )
+        };
+        kernel::warn_on!(failed != 0);
+    }
+    value
+}
+
+/// Writes `value` to the field `encoding` of the current VMCS.
+///
+/// # Safety
+///
+/// As [`vmread`]; what is written takes effect on the host's state at the next exit, or on the guest
+/// at the next entry, and must leave the host intact.
+#[inline(always)]
+pub(super) unsafe fn vmwrite(encoding: u32, value: u64) {
+    #[cfg(not(CONFIG_RUST_DEBUG_ASSERTIONS))]
+    // SAFETY: VMWRITE only changes the current VMCS, which exists by the requirement.
+    unsafe {
+        asm!(
+            "vmwrite {field}, {value}",
+            value = in(reg) value,
+            field = in(reg) u64::from(encoding),
+            options(nostack),
+        )
+    };
+    #[cfg(CONFIG_RUST_DEBUG_ASSERTIONS)]
+    {
+        let failed: u8;
+        // SAFETY: As above; SETNA looks at the flags that VMWRITE leaves.
+        unsafe {
+            asm!(
+                "vmwrite {field}, {value}",
+                "setna {failed}",
+                failed = out(reg_byte) failed,
+                value = in(reg) value,
+                field = in(reg) u64::from(encoding),
+                options(nostack),
+            )
+        };
+        kernel::warn_on!(failed != 0);
+    }
+}
+
+/// Returns `Ok` if the flags of a VMX instruction said success.
+const fn check(failed: u8) -> Result<(), VmxError> {
+    match failed {
+        0 => Ok(()),
+        _ => Err(VmxError::Failed),
+    }
+}
+
+/// Makes the VMCS at `region` current and active on this CPU.
+///
+/// # Safety
+///
+/// `region` must be a VMCS region with the CPU's revision identifier that is not active on another
+/// CPU, the CPU must be in VMX root operation, and preemption must be off.
+pub(super) unsafe fn vmptrld(region: Hpa) -> Result<(), VmxError> {
+    let pointer = region.value();
+    let failed: u8;
+    // SAFETY: By the requirement the region is this CPU's to use; the operand is a local.
+    unsafe {
+        asm!(
+            "vmptrld qword ptr [{pointer}]",
+            "setna {failed}",
+            pointer = in(reg) &pointer,
+            failed = out(reg_byte) failed,
+            options(nostack),
+        )
+    };
+    check(failed)
+}
+
+/// Writes the VMCS at `region` back to memory, and makes it inactive and "clear".
+///
+/// # Safety
+///
+/// As [`vmptrld`], and no entry may be on its way on this VMCS.
+pub(super) unsafe fn vmclear(region: Hpa) -> Result<(), VmxError> {
+    let pointer = region.value();
+    let failed: u8;
+    // SAFETY: By the requirement the region is a VMCS that no CPU is using; the operand is a local.
+    unsafe {
+        asm!(
+            "vmclear qword ptr [{pointer}]",
+            "setna {failed}",
+            pointer = in(reg) &pointer,
+            failed = out(reg_byte) failed,
+            options(nostack),
+        )
+    };
+    check(failed)
+}
+
+/// Invalidates translations that were cached under `eptp` (or under any EPTP) on this CPU.
+///
+/// # Safety
+///
+/// The CPU must be in VMX root operation and offer this type of INVEPT.
+pub(super) unsafe fn invept(kind: Invalidate, eptp: u64) -> Result<(), VmxError> {
+    let descriptor: [u64; 2] = [eptp, 0];
+    let failed: u8;
+    // SAFETY: Dropping cached translations is always allowed; the descriptor is a local.
+    unsafe {
+        asm!(
+            "invept {kind}, xmmword ptr [{descriptor}]",
+            "setna {failed}",
+            kind = in(reg) kind.code(),
+            descriptor = in(reg) &descriptor,
+            failed = out(reg_byte) failed,
+            options(nostack),
+        )
+    };
+    check(failed)
+}
+
+/// Invalidates translations that are tagged `vpid` (or any VPID but 0) on this CPU.
+///
+/// # Safety
+///
+/// The CPU must be in VMX root operation and offer this type of INVVPID.
+pub(super) unsafe fn invvpid(kind: Invalidate, vpid: u16) -> Result<(), VmxError> {
+    let descriptor: [u64; 2] = [u64::from(vpid), 0];
+    let failed: u8;
+    // SAFETY: Dropping cached translations is always allowed; the descriptor is a local.
+    unsafe {
+        asm!(
+            "invvpid {kind}, xmmword ptr [{descriptor}]",
+            "setna {failed}",
+            kind = in(reg) kind.code(),
+            descriptor = in(reg) &descriptor,
+            failed = out(reg_byte) failed,
+            options(nostack),
+        )
+    };
+    check(failed)
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtual-machine control structure: its memory, and which CPU holds it.
+//!
+//! A VMCS may be *active* on one CPU at a time, which may cache it; one of a CPU's active VMCSs is
+//! *current*, and VMREAD, VMWRITE and VM entry act on that one. So a VMCS moves like this:
+//!
+//! ```text
+//!            VMPTRLD on B                    VMPTRLD of another on B
+//!   clear ----------------> current on B <-----------------------------> active on B
+//!     ^                          |                  VMPTRLD                  |
+//!     +--------------------------+-------------------------------------------+
+//!                     VMCLEAR, executed on B: by call, offline or suspend
+//! ```
+//!
+//! [`Vmcs::make_current`] is the only way to a [`CurrentVmcs`], the proof that fields can be accessed.
+//!
+//! Lock order: the registry's spinlock is innermost and is never held across a call to another CPU.
+
+use super::{
+    field::{
+        Access,
+        Field,
+        ReadWrite,
+        Value, //
+    },
+    instruction, //
+};
+use crate::{
+    linux::{
+        cpu_call::call_on_cpu,
+        per_cpu,
+        preempt::{
+            with_irqs_off,
+            PreemptGuard, //
+        }, //
+    },
+    x86::addr::Hpa, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc, //
+    }, //
+};
+
+/// No CPU.
+const NOWHERE: i32 = -1;
+
+/// The address of no VMCS.
+const NONE: u64 = u64::MAX;
+
+/// A page of memory in the layout of a VMCS region.
+#[repr(C, align(4096))]
+struct Region {
+    revision: u32,
+    abort_indicator: u32,
+    data: [u8; PAGE_SIZE - 8],
+}
+
+/// The region and its whereabouts, shared with the CPU that holds it.
+struct Shared {
+    region: KBox<Region>,
+    address: Hpa,
+    /// The CPU on which it is active, or [`NOWHERE`]. Set by the vCPU's thread on that CPU, reset by
+    /// that CPU with interrupts off.
+    cpu: Atomic<i32>,
+    /// Whether the next entry is VMRESUME. Changed only on the CPU that holds the VMCS.
+    launched: Atomic<bool>,
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before any VMCS or callback exists.
+    unsafe(uninit) static ALL: SpinLock<Option<RBTree<u64, Arc<Shared>>>> = None;
+}
+
+/// Prepares the bookkeeping.
+///
+/// # Safety
+///
+/// Must be called exactly once, at module load, before anything else of this file.
+pub(crate) unsafe fn init() {
+    // SAFETY: Called once.
+    unsafe { ALL.init() };
+    *ALL.lock() = Some(RBTree::new());
+}
+
+/// Drops the bookkeeping at module unload, when no VMCS is left.
+pub(crate) fn exit() {
+    let all = ALL.lock().take();
+    drop(all);
+}
+
+impl Shared {
+    /// Makes the VMCS inactive if it is active on `cpu`, which must be this CPU; interrupts are off.
+    fn clear_on_this_cpu(&self, cpu: u32) {
+        // CAST: CPU numbers are small.
+        if self.cpu.load(Relaxed) != cpu as i32 {
+            return;
+        }
+        // SAFETY: The region is a VMCS that is active on this CPU, and its vCPU cannot be entering it:
+        // interrupts are off here, and off on entry.
+        let result = unsafe { instruction::vmclear(self.address) };
+        kernel::warn_on!(result.is_err());
+        if per_cpu::current_vmcs() == self.address.value() {
+            per_cpu::set_current_vmcs(NONE);
+        }
+        self.launched.store(false, Relaxed);
+        // Whoever sees the VMCS nowhere may load it elsewhere: its data must be in memory by then.
+        self.cpu.store(NOWHERE, Release);
+    }
+
+    /// Makes the VMCS inactive wherever it is. Interrupts are on, preemption may be off.
+    fn clear(&self) {
+        let cpu = self.cpu.load(Acquire);
+        if cpu == NOWHERE {
+            return;
+        }
+        // CAST: Not negative, as it is somewhere.
+        let cpu = cpu as u32;
+        // If the CPU is offline by now, it has cleared the VMCS when it went.
+        let _ = call_on_cpu(cpu, &|| self.clear_on_this_cpu(cpu));
+    }
+}
+
+/// Makes every VMCS that is active on `cpu`, which must be this CPU, inactive.
+pub(crate) fn clear_all_on(cpu: u32) {
+    let all = ALL.lock();
+    with_irqs_off(|| {
+        for shared in all.iter().flat_map(RBTree::values) {
+            shared.clear_on_this_cpu(cpu);
+        }
+    });
+}
+
+/// What [`Vmcs::make_current`] did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// The VMCS was on this CPU already.
+    Stayed,
+    /// It came from another CPU, or from nowhere: host state and cached translations are not this
+    /// CPU's.
+    Moved,
+}
+
+/// A VMCS.
+pub(crate) struct Vmcs {
+    shared: Arc<Shared>,
+}
+
+impl Vmcs {
+    /// Returns a clear VMCS with this revision identifier.
+    pub(crate) fn new(revision: u32) -> Result<Self> {
+        let mut region = KBox::<Region>::init(
+            pin_init::init!(Region {
+                revision: revision,
+                abort_indicator: 0,
+                data <- pin_init::init_zeroed(),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let address = crate::linux::page::physical_address(&raw mut *region);
+        let shared = Arc::new(
+            Shared {
+                region,
+                address,
+                cpu: Atomic::new(NOWHERE),
+                launched: Atomic::new(false),
+            },
+            GFP_KERNEL,
+        )?;
+        // A region must be cleared once before its first VMPTRLD. That writes no CPU state, so any
+        // CPU in VMX operation will do.
+        {
+            let _preempt = PreemptGuard::new();
+            // SAFETY: The region is new, the CPU is in VMX operation while the module is loaded.
+            unsafe { instruction::vmclear(address) }.map_err(|_| EIO)?;
+        }
+        let node = RBTreeNode::new(address.value(), shared.clone(), GFP_KERNEL)?;
+        let replaced = ALL.lock().as_mut().and_then(|all| all.insert(node));
+        drop(replaced);
+        Ok(Self { shared })
+    }
+
+    /// Makes this VMCS the current one of the CPU that `preempt` holds us on.
+    ///
+    /// Interrupts must be on: a VMCS that is active on another CPU is cleared by a call to it.
+    #[inline]
+    pub(crate) fn make_current<'a>(&'a self, preempt: &'a PreemptGuard) -> (CurrentVmcs<'a>, Load) {
+        let cpu = preempt.cpu();
+        let shared = &*self.shared;
+        let current = CurrentVmcs {
+            vmcs: self,
+            _preempt: preempt,
+        };
+        // CAST: CPU numbers are small.
+        if shared.cpu.load(Relaxed) == cpu as i32 {
+            if per_cpu::current_vmcs() != shared.address.value() {
+                self.load_on(cpu);
+            }
+            return (current, Load::Stayed);
+        }
+        shared.clear();
+        self.load_on(cpu);
+        (current, Load::Moved)
+    }
+
+    /// Executes VMPTRLD on `cpu`, which is this CPU, and notes it.
+    #[cold]
+    fn load_on(&self, cpu: u32) {
+        let shared = &*self.shared;
+        with_irqs_off(|| {
+            // SAFETY: The region has the right revision and is active nowhere else; preemption is off.
+            let result = unsafe { instruction::vmptrld(shared.address) };
+            kernel::warn_on!(result.is_err());
+            per_cpu::set_current_vmcs(shared.address.value());
+            // CAST: CPU numbers are small.
+            shared.cpu.store(cpu as i32, Release);
+        });
+    }
+}
+
+impl Drop for Vmcs {
+    fn drop(&mut self) {
+        self.shared.clear();
+        let address = self.shared.address.value();
+        let node = ALL.lock().as_mut().and_then(|all| all.remove_node(&address));
+        drop(node);
+        kernel::warn_on!(self.shared.region.abort_indicator != 0);
+    }
+}
+
+/// Proof that a VMCS is current on this CPU and stays so: preemption is off.
+#[derive(Clone, Copy)]
+pub(crate) struct CurrentVmcs<'a> {
+    vmcs: &'a Vmcs,
+    _preempt: &'a PreemptGuard,
+}
+
+impl CurrentVmcs<'_> {
+    /// Returns the value of a field.
+    #[inline(always)]
+    pub(crate) fn read<T: Value, A: Access>(&self, field: Field<T, A>) -> T {
+        // SAFETY: By the type's meaning a VMCS is current. The CPU has the field: those that depend on
+        // an optional feature are used only where that was negotiated.
+        T::from_raw(unsafe { instruction::vmread(field.encoding()) })
+    }
+
+    /// Sets a field.
+    #[inline(always)]
+    pub(crate) fn write<T: Value>(&self, field: Field<T, ReadWrite>, value: T) {
+        // SAFETY: As in `read`. What is written to host fields comes from `host_state`, which takes it
+        // from the host itself.
+        unsafe { instruction::vmwrite(field.encoding(), value.to_raw()) };
+    }
+
+    /// Sets bits of a 32-bit control field.
+    pub(crate) fn set_bits(&self, field: Field<u32, ReadWrite>, bits: u32) {
+        self.write(field, self.read(field) | bits);
+    }
+
+    /// Clears bits of a 32-bit control field.
+    pub(crate) fn clear_bits(&self, field: Field<u32, ReadWrite>, bits: u32) {
+        self.write(field, self.read(field) & !bits);
+    }
+
+    /// Returns the raw value of the field with this encoding, for a dump.
+    pub(crate) fn read_encoding(&self, encoding: u32) -> u64 {
+        // SAFETY: As in `read`; a field that the CPU does not have fails without effect.
+        unsafe { instruction::vmread(encoding) }
+    }
+
+    /// Returns whether the VMCS was launched since it was last clear.
+    #[inline(always)]
+    pub(super) fn launched(&self) -> bool {
+        self.vmcs.shared.launched.load(Relaxed)
+    }
+
+    /// Notes that the VMCS was launched.
+    #[inline(always)]
+    pub(super) fn set_launched(&self) {
+        self.vmcs.shared.launched.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Facts of the x86 architecture, without the state of any VM.
+
+pub(crate) mod addr;
+pub(crate) mod control_regs;
+pub(crate) mod cpuid;
+pub(crate) mod exception;
+pub(crate) mod msr;
+pub(crate) mod segment;
+pub(crate) mod segment_register;
+pub(crate) mod sregs;
