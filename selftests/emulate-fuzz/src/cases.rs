@@ -212,3 +212,30 @@ fn read_only_operands_stay_unread() {
     let fault = Stop::Fault(page_fault(0x8000, false));
     assert_eq!(step(&mut guest, &[0x38, 0x03]), Err(fault));
 }
+
+#[test]
+fn bit_numbers_are_signed() {
+    let at = BASE + 0x800;
+    // The number in RCX; the operand size; the byte that changes, and which bit of it.
+    let cases: [(u64, &[u8], u64, u8); 7] = [
+        (9, &[0x0f, 0xab, 0x0b], at + 1, 1),
+        (64, &[0x48, 0x0f, 0xab, 0x0b], at + 8, 0),
+        (u64::MAX, &[0x48, 0x0f, 0xab, 0x0b], at - 1, 7),
+        (0xffff_ffdf, &[0x0f, 0xab, 0x0b], at - 5, 7),
+        (0xf_ffe1, &[0x66, 0x0f, 0xab, 0x0b], at - 4, 1),
+        (0x1_4000, &[0x66, 0x0f, 0xab, 0x0b], at + 0x800, 0),
+        (0x3ff7, &[0x66, 0x0f, 0xab, 0x0b], at + 0x7fe, 7),
+    ];
+    for (number, bytes, changed, bit) in cases {
+        let mut guest = machine(Mode::Long64);
+        // One page more, for the largest distance.
+        guest.memory = vec![0; 0x2000];
+        guest.set_gpr(RBX, at);
+        guest.set_gpr(RCX, number);
+        // bts [rbx], rcx, ecx or cx
+        assert_eq!(step(&mut guest, bytes), Ok(Outcome::Done));
+        let mut expected = vec![0; 0x2000];
+        expected[usize::try_from(changed - BASE).unwrap()] = 1 << bit;
+        assert!(guest.memory == expected, "{number:x} {bytes:x?}");
+    }
+}
