@@ -25,7 +25,24 @@ mod guest_features;
 mod supported;
 mod xstate;
 
-pub(crate) use self::guest_features::GuestFeatures;
+pub(crate) use self::{
+    feature::{
+        Feature,
+        Features, //
+    },
+    guest::{
+        GuestCpuid,
+        Refused,
+        Runtime, //
+    },
+    guest_features::GuestFeatures,
+    supported::{
+        fill,
+        fill_emulated,
+        Model,
+        Supported, //
+    }, //
+};
 
 /// The most entries that a vCPU's table holds.
 pub(crate) const MAX_ENTRIES: usize = 256;
