@@ -28,8 +28,8 @@ show "hello: the smallest client, a guest in real mode and one in 64-bit mode" \
 	"$here/hello" "$device"
 show "vmm: a 64-bit guest on 2 MiB pages" \
 	"$here/vmm" --device "$device" --stats "$here/guest.elf"
-show "vmm: the same guest on 4 KiB pages" \
-	"$here/vmm" --device "$device" --stats --pages 4k "$here/guest.elf"
+show "vmm: the same guest with 24 MiB on 4 KiB pages" \
+	"$here/vmm" --device "$device" --stats --memory 24 --pages 4k "$here/guest.elf"
 
 # The in-tree KVM has no such statistics.
 if [ "$device" = /dev/kvm-rs ]; then

@@ -54,7 +54,7 @@ static void set_long_mode(struct kvm_sregs *sregs, uint8_t *memory)
 {
 	uint64_t *tables = (uint64_t *)(memory + TABLES);
 
-	tables[0] = (TABLES + 0x1000) | 3;	/* PML4 entry 0: the next table; present, writable */
+	tables[0] = (TABLES + 0x1000) | 3;	/* PML4 entry 0: next table; present, writable */
 	tables[512] = (TABLES + 0x2000) | 3;	/* PDPT entry 0: the same */
 	tables[1024] = 0 | 0x83;		/* page directory entry 0: a 2 MiB page at 0 */
 
@@ -95,23 +95,28 @@ static void run(int vcpu, struct kvm_run *run)
 /* Makes a virtual machine for the guest between @start and @end, and runs it. */
 static void run_guest(int kvm, const char *start, const char *end, int is_long)
 {
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entry[100];
+	} cpuid = { .head.nent = 100 };
 	struct kvm_userspace_memory_region region = { .memory_size = MEMORY };
 	struct kvm_regs regs = { .rip = CODE, .rflags = 2 /* a bit that is always set */ };
-	int size = IOCTL(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int vm = IOCTL(kvm, KVM_CREATE_VM, 0);
-	int vcpu = IOCTL(vm, KVM_CREATE_VCPU, 0);
 	struct kvm_sregs sregs;
-	struct kvm_run *shared;
-	uint8_t *memory;
+	int rw = PROT_READ | PROT_WRITE, size = IOCTL(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int vm = IOCTL(kvm, KVM_CREATE_VM, 0), vcpu = IOCTL(vm, KVM_CREATE_VCPU, 0);
+	struct kvm_run *shared = mmap(NULL, size, rw, MAP_SHARED, vcpu, 0);
+	/* The guest's memory is memory of this program, which gives it back when it ends. */
+	uint8_t *memory = mmap(NULL, MEMORY, rw, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	/* The guest's memory is memory of this program. */
-	memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (memory == MAP_FAILED || shared == MAP_FAILED)
 		err(1, "mmap");
 	memcpy(memory + CODE, start, end - start);
 	region.userspace_addr = (uintptr_t)memory;
 	IOCTL(vm, KVM_SET_USER_MEMORY_REGION, &region);
+
+	/* The virtual CPU has every feature that KVM offers; 64-bit mode is one. */
+	IOCTL(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);
+	IOCTL(vcpu, KVM_SET_CPUID2, &cpuid);
 
 	IOCTL(vcpu, KVM_GET_SREGS, &sregs);
 	if (is_long)
@@ -126,7 +131,6 @@ static void run_guest(int kvm, const char *start, const char *end, int is_long)
 	munmap(shared, size);
 	close(vcpu);
 	close(vm);
-	munmap(memory, MEMORY);
 }
 
 int main(int argc, char **argv)
