@@ -13,6 +13,7 @@ macro_rules! indices {
     ($($(#[$doc:meta])* $name:ident = $index:literal,)*) => {
         $(
             $(#[$doc])*
+            #[allow(dead_code, reason = "a table of names; not each is used")]
             pub(crate) const $name: u32 = $index;
         )*
     };
@@ -31,8 +32,6 @@ indices! {
     SPEC_CTRL = 0x48,
     /// Prediction commands: write-only.
     PRED_CMD = 0x49,
-    /// Starts a microcode update: write-only.
-    UCODE_WRITE = 0x79,
     /// Microcode revision, in the upper half.
     UCODE_REV = 0x8b,
     /// Ratios of the platform, and whether CPUID can fault.

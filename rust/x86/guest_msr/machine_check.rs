@@ -4,7 +4,6 @@
 
 use super::{
     super::{
-        control_regs::rules::GpFault,
         msr_index::{
             MC0_CTL,
             MC0_CTL2,
@@ -70,12 +69,13 @@ impl MachineCheck {
     ///
     /// # Errors
     ///
-    /// `cap` tells no bank, more than [`MAX_BANKS`], or a bit that is not supported.
-    pub(crate) fn set_up(&mut self, cap: u64) -> Result<(), GpFault> {
+    /// [`MsrError::Invalid`] (EINVAL) if `cap` tells no bank, more than [`MAX_BANKS`], or a bit that
+    /// is not supported.
+    pub(crate) fn set_up(&mut self, cap: u64) -> Result<(), MsrError> {
         const COUNTS: u64 = 0x00ff_00ff;
         let banks = cap & 0xff;
         if banks == 0 || banks > u64::from(MAX_BANKS) || cap & !(SUPPORTED_MCG_CAP | COUNTS) != 0 {
-            return Err(GpFault);
+            return Err(MsrError::Invalid);
         }
         self.cap = cap;
         if cap & CAP_CTL != 0 {

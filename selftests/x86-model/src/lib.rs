@@ -6,9 +6,10 @@
 
 #[path = "../../../rust/x86"]
 mod x86 {
+    #![allow(dead_code, reason = "the rest of the module uses it")]
     #![cfg_attr(
         not(test),
-        allow(dead_code, unused_imports, reason = "the rest of the module uses them")
+        allow(unused_imports, reason = "the rest of the module uses them")
     )]
 
     pub(crate) mod control_regs;

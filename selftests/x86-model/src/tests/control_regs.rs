@@ -74,7 +74,7 @@ fn cr0_changes() {
     let none = (Cr4::NONE, Efer::NONE, false);
     let pae = (Cr4::PAE, Efer::LME, false);
     // Reserved bits are dropped and ET is stuck.
-    let odd = Cr0::new(Cr0::PE.value() | 1 << 6);
+    let odd = Cr0::new(Cr0::PE.value() | (1 << 6));
     assert_eq!(
         check_cr0(PROTECTED, odd, none.0, none.1, none.2),
         Ok(PROTECTED)
@@ -109,10 +109,7 @@ fn cr4_changes() {
     let reserved = Cr4::new(!Cr4::ALWAYS.with(Cr4::PCIDE).with(Cr4::LA57).value());
     let check = |old, new, cr3, efer| check_cr4(old, new, PAGED, cr3, efer, reserved);
     let pcid = Cr4::PAE.with(Cr4::PCIDE);
-    assert_eq!(
-        check(Cr4::NONE, Cr4::PGE, 0, Efer::NONE),
-        Ok(Cr4::PGE)
-    );
+    assert_eq!(check(Cr4::NONE, Cr4::PGE, 0, Efer::NONE), Ok(Cr4::PGE));
     assert_eq!(check(Cr4::NONE, Cr4::SMEP, 0, Efer::NONE), Err(GpFault));
     assert_eq!(
         check(Cr4::NONE, Cr4::new(1 << 40), 0, Efer::NONE),
@@ -218,7 +215,7 @@ fn xcr0_values() {
         .with(Xcr0::XTILE);
     assert_eq!(check_xcr0(Xcr0::FP, avx), Ok(Xcr0::FP));
     assert_eq!(check_xcr0(avx, avx), Ok(avx));
-    for bit in (0..64).filter(|bit| avx.value() >> bit & 1 == 0) {
+    for bit in (0..64).filter(|bit| (avx.value() >> bit) & 1 == 0) {
         let value = avx.with(Xcr0::new(1 << bit));
         assert_eq!(check_xcr0(value, avx), Err(GpFault), "bit {bit}");
     }
