@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest-physical memory as the client made it of its own address space.
+//!
+//! A **slot** says: these frames of the guest are that range of the client's address space. All
+//! slots together are an immutable **snapshot**, read under SRCU by whoever translates an address
+//! and replaced as a whole by `KVM_SET_USER_MEMORY_REGION`.
+//!
+//! Who replaces it is the `mmu`: publishing a snapshot and forgetting the translations that it makes
+//! wrong is one step under the lock of its tables. So this module only tells what an [`Update`]
+//! needs: the planned change and the new snapshot.
+//!
+//! Lock order: the mutex of [`GuestMemory::update`], then the tables' lock of `mmu`. A holder of a
+//! [`Snapshot`] may sleep and touch user memory, but takes neither the mutex nor waits for its holder.
+
+mod access;
+mod region;
+mod slot;
+
+pub(crate) use access::Word;
+pub(crate) use region::{
+    Change,
+    Owner,
+    Region,
+    USER_SLOTS, //
+};
+pub(crate) use slot::{
+    GfnRange,
+    Slot,
+    Slots, //
+};
+
+use crate::{
+    linux::srcu_cell::{
+        Reader,
+        Retired,
+        SrcuCell, //
+    },
+    x86::addr::{
+        Gfn,
+        PAGE_SHIFT, //
+    },
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        lock::mutex::MutexBackend,
+        lock::Guard,
+        Mutex, //
+    },
+};
+
+/// The slots as they are, kept while somebody looks at them.
+pub(crate) type Snapshot<'a> = Reader<'a, Slots>;
+
+/// The memory of one VM.
+#[pin_data]
+pub(crate) struct GuestMemory {
+    #[pin]
+    slots: SrcuCell<Slots>,
+    #[pin]
+    updating: Mutex<()>,
+    /// First frame that no slot may have.
+    gfn_limit: Gfn,
+}
+
+impl GuestMemory {
+    /// Returns an initialiser of memory without slots, for guest-physical addresses of at most
+    /// `address_bits` bits (above 12 and at most 52).
+    pub(crate) fn new(address_bits: u32) -> impl PinInit<Self, Error> {
+        let frame_bits = address_bits.saturating_sub(PAGE_SHIFT);
+        let gfn_limit = Gfn::new(1_u64.checked_shl(frame_bits).unwrap_or(u64::MAX));
+        try_pin_init!(Self {
+            slots <- SrcuCell::new(KBox::new(Slots::new(), GFP_KERNEL_ACCOUNT)?),
+            updating <- new_mutex!((), "GuestMemory::updating"),
+            gfn_limit: gfn_limit,
+        })
+    }
+
+    /// Returns the slots as they are now.
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        self.slots.read()
+    }
+
+    /// Returns the right to change the slots, once no one else has it.
+    pub(crate) fn update(&self) -> Update<'_> {
+        Update {
+            memory: self,
+            _guard: self.updating.lock(),
+        }
+    }
+}
+
+/// The right to change the slots of a VM.
+#[must_use = "the right is given up when this goes"]
+pub(crate) struct Update<'a> {
+    memory: &'a GuestMemory,
+    _guard: Guard<'a, (), MutexBackend>,
+}
+
+impl<'a> Update<'a> {
+    /// Returns what `region` amounts to, and the snapshot that it leads to where it changes anything.
+    ///
+    /// Fails with KVM's errors, in KVM's order.
+    pub(crate) fn plan(&self, region: &Region, owner: Owner) -> Result<(Change, Option<Next>)> {
+        let slots = self.memory.snapshot();
+        let limit = self.memory.gfn_limit;
+        let change = region.plan(&slots, owner, limit, access::user_range_ok)?;
+        let Some((id, new)) = change.outcome() else {
+            return Ok((change, None));
+        };
+        let slots = KBox::new(slots.with_change(id, new)?, GFP_KERNEL_ACCOUNT)?;
+        Ok((change, Some(Next(slots))))
+    }
+
+    /// Makes `next` what everyone sees from now on. Does not sleep.
+    ///
+    /// Readers of the old snapshot are waited for when the result is dropped.
+    pub(crate) fn publish(&self, next: Next) -> Retired<'a, Slots> {
+        self.memory.slots.replace(next.0)
+    }
+}
+
+/// A snapshot that is ready to be published.
+#[must_use = "a change that is not published did not happen"]
+pub(crate) struct Next(KBox<Slots>);

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Access to guest memory from the kernel, through the client's address space.
+//!
+//! The calling thread must run in the address space that the slots are of: what `hva` means depends
+//! on it. The slot snapshot is held while data is copied, so that once a slot is deleted no access
+//! through it is under way.
+
+use super::{
+    GuestMemory,
+    Snapshot, //
+};
+use crate::{
+    bindings,
+    x86::addr::{
+        Gpa,
+        Hva,
+        PAGE_SIZE, //
+    },
+};
+use kernel::{
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+/// An unsigned integer that [`GuestMemory::compare_exchange`] can exchange.
+pub(crate) trait Word: Copy + Into<u64> {
+    /// Size in bytes.
+    const SIZE: u32;
+
+    /// Returns the low bits of `value`.
+    fn truncate(value: u64) -> Self;
+}
+
+macro_rules! word {
+    ($($ty:ty),*) => {
+        $(
+            impl Word for $ty {
+                const SIZE: u32 = <$ty>::BITS / 8;
+
+                fn truncate(value: u64) -> Self {
+                    // CAST: Dropping the upper bits is what is asked for.
+                    value as $ty
+                }
+            }
+        )*
+    };
+}
+
+word!(u8, u16, u32, u64);
+
+/// What a copy is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
+impl GuestMemory {
+    /// Copies guest memory from `gpa` on to `data`.
+    ///
+    /// Fails with `EFAULT` where there is no slot or the client has nothing mapped; part of `data`
+    /// may have been written then. Sleeps.
+    pub(crate) fn read(&self, gpa: Gpa, data: &mut [u8]) -> Result {
+        let slots = self.snapshot();
+        let mut gpa = gpa;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let len = segment(gpa, rest.len());
+            let (part, tail) = rest.split_at_mut_checked(len).ok_or(EFAULT)?;
+            let hva = locate(&slots, gpa, Direction::Read)?;
+            user_slice(hva, len).reader().read_slice(part)?;
+            gpa = advance(gpa, len, tail.is_empty())?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Copies `data` to guest memory from `gpa` on.
+    ///
+    /// Fails with `EFAULT` where there is no slot or one that is read-only, or the client has nothing
+    /// writable mapped; part of the data may have been written then. Sleeps.
+    pub(crate) fn write(&self, gpa: Gpa, data: &[u8]) -> Result {
+        let slots = self.snapshot();
+        let mut gpa = gpa;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let len = segment(gpa, rest.len());
+            let (part, tail) = rest.split_at_checked(len).ok_or(EFAULT)?;
+            let hva = locate(&slots, gpa, Direction::Write)?;
+            user_slice(hva, len).writer().write_slice(part)?;
+            gpa = advance(gpa, len, tail.is_empty())?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Returns the word at `gpa`, which must be a multiple of its size. Fails as [`Self::read`].
+    pub(crate) fn read_word<W: Word>(&self, gpa: Gpa) -> Result<W> {
+        let mut bytes = [0; 8];
+        let (bytes_of_word, _) = bytes
+            .split_at_mut_checked(usize::try_from(W::SIZE)?)
+            .ok_or(EFAULT)?;
+        self.read(gpa, bytes_of_word)?;
+        Ok(W::truncate(u64::from_le_bytes(bytes)))
+    }
+
+    /// Replaces the word at `gpa` by `new` if it is `old`, as one atomic access of the guest's memory.
+    ///
+    /// Returns the word found if that was not `old`. `gpa` must be a multiple of the word's size,
+    /// else `EINVAL`. Fails as [`Self::write`]. Sleeps.
+    pub(crate) fn compare_exchange<W: Word>(
+        &self,
+        gpa: Gpa,
+        old: W,
+        new: W,
+    ) -> Result<core::result::Result<(), W>> {
+        let slots = self.snapshot();
+        let hva = locate(&slots, gpa, Direction::Write)?;
+        // CAST: The kernel runs in 64-bit mode only.
+        let address = hva.value() as usize;
+        let mut found: u64 = old.into();
+        // SAFETY: The function takes any address, and `found` is valid for reads and writes.
+        let ret =
+            unsafe { bindings::kvm_rs_cmpxchg_user(address, &mut found, new.into(), W::SIZE) };
+        match ret {
+            0 => Ok(Ok(())),
+            ret if ret > 0 => Ok(Err(W::truncate(found))),
+            ret => Err(Error::from_errno(ret)),
+        }
+    }
+
+    /// Returns whether a write of the guest at `gpa` is a write to memory.
+    pub(crate) fn is_writable(&self, gpa: Gpa) -> bool {
+        self.snapshot()
+            .find(gpa.gfn())
+            .is_some_and(|slot| !slot.flags().read_only)
+    }
+
+    /// Returns whether a read of the guest at `gpa` is a read of memory.
+    pub(crate) fn is_readable(&self, gpa: Gpa) -> bool {
+        self.snapshot().find(gpa.gfn()).is_some()
+    }
+}
+
+/// Returns how many of `len` bytes from `gpa` on lie in its page.
+fn segment(gpa: Gpa, len: usize) -> usize {
+    let room = PAGE_SIZE.wrapping_sub(gpa.offset_in_page());
+    // CAST: The room is at most a page.
+    core::cmp::min(len, room as usize)
+}
+
+/// Returns `gpa + len`, `EFAULT` if that wraps and it is not the last piece.
+fn advance(gpa: Gpa, len: usize, last: bool) -> Result<Gpa> {
+    match gpa.checked_add(len as u64) {
+        Some(next) => Ok(next),
+        None if last => Ok(gpa),
+        None => Err(EFAULT),
+    }
+}
+
+/// Returns where `gpa` is in the client's address space, `EFAULT` if there is no such memory.
+fn locate(slots: &Snapshot<'_>, gpa: Gpa, direction: Direction) -> Result<Hva> {
+    let slot = slots.find(gpa.gfn()).ok_or(EFAULT)?;
+    if direction == Direction::Write && slot.flags().read_only {
+        return Err(EFAULT);
+    }
+    slot.gpa_to_hva(gpa).ok_or(EFAULT)
+}
+
+/// Returns the client's memory of `len` bytes at `hva`.
+fn user_slice(hva: Hva, len: usize) -> UserSlice {
+    // CAST: The kernel runs in 64-bit mode only.
+    UserSlice::new(UserPtr::from_addr(hva.value() as usize), len)
+}
+
+/// Returns whether the client can own `size` bytes from `start` on.
+pub(super) fn user_range_ok(start: Hva, size: u64) -> bool {
+    // SAFETY: The function takes any range. CAST: The kernel runs in 64-bit mode only.
+    unsafe { bindings::kvm_rs_user_range_ok(start.value() as usize, size as usize) }
+}

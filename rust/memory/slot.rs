@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Slots: pieces of guest-physical memory, each backed by a piece of the client's address space.
+
+use crate::x86::addr::{
+    Gfn,
+    Gpa,
+    Hva,
+    PAGE_SHIFT, //
+};
+use kernel::prelude::*;
+
+use core::cmp::{
+    max,
+    min, //
+};
+
+/// A half-open range of guest frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GfnRange {
+    /// First frame.
+    pub(crate) start: Gfn,
+    /// First frame past the range, not below `start`.
+    pub(crate) end: Gfn,
+}
+
+/// A number that names a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SlotId(pub(crate) u16);
+
+/// What a slot allows and asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SlotFlags {
+    /// Writes by the guest are not to memory but become MMIO exits (`KVM_MEM_READONLY`).
+    pub(crate) read_only: bool,
+    /// Pages that are written are recorded (`KVM_MEM_LOG_DIRTY_PAGES`).
+    pub(crate) log_dirty: bool,
+}
+
+/// A piece of guest-physical memory.
+///
+/// # Invariants
+///
+/// `pages` is not 0; neither `base + pages` nor `hva + pages * 4096` wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slot {
+    id: SlotId,
+    flags: SlotFlags,
+    base: Gfn,
+    pages: u64,
+    hva: Hva,
+}
+
+impl Slot {
+    /// Returns the slot of `pages` pages from `base`, backed by the client's memory from `hva`;
+    /// `None` for no page at all and for ranges that wrap.
+    pub(crate) fn new(
+        id: SlotId,
+        flags: SlotFlags,
+        base: Gfn,
+        pages: u64,
+        hva: Hva,
+    ) -> Option<Self> {
+        let size = pages.checked_mul(1 << PAGE_SHIFT)?;
+        base.checked_add(pages)?;
+        hva.checked_add(size)?;
+        if pages == 0 {
+            return None;
+        }
+        // INVARIANT: All clauses were checked above.
+        Some(Self {
+            id,
+            flags,
+            base,
+            pages,
+            hva,
+        })
+    }
+
+    /// Returns the slot's number.
+    pub(crate) fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// Returns what the slot allows and asks for.
+    pub(crate) fn flags(&self) -> SlotFlags {
+        self.flags
+    }
+
+    /// Returns the number of 4 KiB pages.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Returns the client's address of the first byte.
+    pub(crate) fn hva(&self) -> Hva {
+        self.hva
+    }
+
+    /// Returns the slot's first frame.
+    pub(crate) fn base(&self) -> Gfn {
+        self.base
+    }
+
+    /// Returns the slot's frames.
+    pub(crate) fn gfns(&self) -> GfnRange {
+        // By the type invariant, neither this nor the sums below wrap.
+        GfnRange {
+            start: self.base,
+            end: Gfn::new(self.base.value().wrapping_add(self.pages)),
+        }
+    }
+
+    /// Returns the slot's end in the client's address space (exclusive).
+    fn hva_end(&self) -> u64 {
+        self.hva
+            .value()
+            .wrapping_add(self.pages.wrapping_mul(1 << PAGE_SHIFT))
+    }
+
+    /// Returns whether `gfn` is one of the slot's frames.
+    pub(crate) fn contains(&self, gfn: Gfn) -> bool {
+        gfn >= self.base && gfn.value().wrapping_sub(self.base.value()) < self.pages
+    }
+
+    /// Returns the client's address of a frame's first byte, `None` if it is not the slot's.
+    pub(crate) fn gfn_to_hva(&self, gfn: Gfn) -> Option<Hva> {
+        if !self.contains(gfn) {
+            return None;
+        }
+        let offset = gfn.value().wrapping_sub(self.base.value()) << PAGE_SHIFT;
+        self.hva.checked_add(offset)
+    }
+
+    /// Returns the client's address of a byte, `None` if it is not the slot's.
+    pub(crate) fn gpa_to_hva(&self, gpa: Gpa) -> Option<Hva> {
+        self.gfn_to_hva(gpa.gfn())?
+            .checked_add(gpa.offset_in_page())
+    }
+
+    /// Returns the frames backed by any byte of `start..end` of the client's address space, `None`
+    /// if there is none.
+    pub(crate) fn gfns_at(&self, start: Hva, end: Hva) -> Option<GfnRange> {
+        let first = max(start.value(), self.hva.value());
+        let last = min(end.value(), self.hva_end()).checked_sub(1)?;
+        if first > last {
+            return None;
+        }
+        let frame = |hva: u64| {
+            let offset = hva.wrapping_sub(self.hva.value()) >> PAGE_SHIFT;
+            Gfn::new(self.base.value().wrapping_add(offset))
+        };
+        Some(GfnRange {
+            start: frame(first),
+            end: frame(last).checked_add(1)?,
+        })
+    }
+
+    /// Returns whether the naturally aligned block of `pages` frames (a power of two) that holds
+    /// `gfn` lies in the slot, and its memory is as aligned in the client's address space.
+    pub(crate) fn fits_block(&self, gfn: Gfn, pages: u64) -> bool {
+        let mask = pages.wrapping_sub(1);
+        let first = gfn.value() & !mask;
+        let last = gfn.value() | mask;
+        let skew = (self.hva.value() >> PAGE_SHIFT) ^ self.base.value();
+        skew & mask == 0 && self.contains(Gfn::new(first)) && self.contains(Gfn::new(last))
+    }
+}
+
+/// An immutable set of slots that do not overlap, sorted by frame.
+///
+/// # Invariants
+///
+/// `slots` is sorted by `base`, no two of them share a frame, and no two have the same number.
+pub(crate) struct Slots {
+    slots: KVVec<Slot>,
+    pages: u64,
+}
+
+impl Slots {
+    /// Returns the empty set.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There is nothing to be out of order.
+        Self {
+            slots: KVVec::new(),
+            pages: 0,
+        }
+    }
+
+    /// Returns the number of 4 KiB pages in all slots together.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Returns the slots, sorted by frame.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
+    }
+
+    /// Returns the slot that holds `gfn`.
+    pub(crate) fn find(&self, gfn: Gfn) -> Option<&Slot> {
+        let above = self.slots.partition_point(|slot| slot.base() <= gfn);
+        self.slots
+            .get(above.checked_sub(1)?)
+            .filter(|slot| slot.contains(gfn))
+    }
+
+    /// Returns the slot with number `id`.
+    pub(crate) fn by_id(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.id() == id)
+    }
+
+    /// Returns the frames backed by `start..end` of the client's address space, a range per slot.
+    pub(crate) fn gfns_at(&self, start: Hva, end: Hva) -> impl Iterator<Item = GfnRange> + '_ {
+        self.slots
+            .iter()
+            .filter_map(move |slot| slot.gfns_at(start, end))
+    }
+
+    /// Returns whether a slot other than number `except` shares a frame with `range`.
+    pub(crate) fn overlaps(&self, range: GfnRange, except: SlotId) -> bool {
+        let first = self
+            .slots
+            .partition_point(|slot| slot.gfns().end <= range.start);
+        self.slots
+            .iter()
+            .skip(first)
+            .take_while(|slot| slot.base() < range.end)
+            .any(|slot| slot.id() != except)
+    }
+
+    /// Returns this set without slot `id`, and with `new`, where there is one.
+    ///
+    /// Fails with `EEXIST` if `new` overlaps another slot than `id`, or has the number of one.
+    pub(crate) fn with_change(&self, id: SlotId, new: Option<Slot>) -> Result<Self> {
+        let mut slots = KVVec::with_capacity(self.slots.len() + 1, GFP_KERNEL_ACCOUNT)?;
+        let mut pages = 0_u64;
+        if let Some(new) = new {
+            let taken = new.id() != id && self.by_id(new.id()).is_some();
+            if taken || self.overlaps(new.gfns(), id) {
+                return Err(EEXIST);
+            }
+        }
+
+        let mut pending = new;
+        for slot in self.slots.iter().filter(|slot| slot.id() != id) {
+            if let Some(new) = pending.take_if(|new| new.base() < slot.base()) {
+                slots.push(new, GFP_KERNEL_ACCOUNT)?;
+            }
+            slots.push(*slot, GFP_KERNEL_ACCOUNT)?;
+            pages = pages.wrapping_add(slot.pages());
+        }
+        if let Some(new) = pending {
+            slots.push(new, GFP_KERNEL_ACCOUNT)?;
+        }
+        if let Some(new) = new {
+            pages = pages.checked_add(new.pages()).ok_or(EINVAL)?;
+        }
+        // INVARIANT: `self` was sorted and free of overlaps; `new`, which overlaps nothing that
+        // remains and has a number that nothing that remains has, went in before the first slot
+        // with a higher base.
+        Ok(Self { slots, pages })
+    }
+}
+
+#[kunit_tests(kvm_rs_slots)]
+mod tests {
+    use super::*;
+
+    fn slot(id: u16, base: u64, pages: u64, hva: u64) -> Slot {
+        let flags = SlotFlags::default();
+        Slot::new(SlotId(id), flags, Gfn::new(base), pages, Hva::new(hva)).unwrap()
+    }
+
+    fn three() -> Slots {
+        let mut slots = Slots::new();
+        for new in [
+            slot(2, 0x200, 0x100, 0x7000_0000),
+            slot(0, 0x000, 0x0a0, 0x1000_0000),
+            slot(1, 0x100, 0x100, 0x1000_0000),
+        ] {
+            slots = slots.with_change(new.id(), Some(new)).unwrap();
+        }
+        slots
+    }
+
+    #[test]
+    fn find_respects_bounds_and_holes() {
+        let slots = three();
+        let id = |gfn| slots.find(Gfn::new(gfn)).map(|slot| slot.id().0);
+        assert_eq!(id(0), Some(0));
+        assert_eq!(id(0x9f), Some(0));
+        assert_eq!(id(0xa0), None);
+        assert_eq!(id(0x100), Some(1));
+        assert_eq!(id(0x1ff), Some(1));
+        assert_eq!(id(0x2ff), Some(2));
+        assert_eq!(id(0x300), None);
+        assert_eq!(id(u64::MAX), None);
+        assert_eq!(slots.pages(), 0x2a0);
+    }
+
+    #[test]
+    fn change_refuses_overlap() {
+        let slots = three();
+        let add = |new: Slot| slots.with_change(new.id(), Some(new)).err();
+        assert_eq!(add(slot(3, 0xa0, 0x60, 0)), None);
+        assert_eq!(add(slot(3, 0xa0, 0x61, 0)), Some(EEXIST));
+        assert_eq!(add(slot(3, 0x9f, 1, 0)), Some(EEXIST));
+        assert_eq!(add(slot(3, 0x2ff, 1, 0)), Some(EEXIST));
+        assert_eq!(add(slot(3, 0, 0x1000, 0)), Some(EEXIST));
+        // A slot may move over where it was itself.
+        assert_eq!(add(slot(0, 0x20, 0x80, 0)), None);
+    }
+
+    #[test]
+    fn change_removes_and_moves() {
+        let slots = three();
+        let less = slots.with_change(SlotId(1), None).unwrap();
+        assert_eq!(less.find(Gfn::new(0x100)), None);
+        assert_eq!(less.pages(), 0x1a0);
+        let moved = slots
+            .with_change(SlotId(0), Some(slot(0, 0x400, 0xa0, 0x1000_0000)))
+            .unwrap();
+        assert_eq!(moved.find(Gfn::new(0)), None);
+        assert_eq!(
+            moved.find(Gfn::new(0x49f)).map(|slot| slot.id()),
+            Some(SlotId(0))
+        );
+    }
+
+    #[test]
+    fn addresses_translate() {
+        let slot = slot(1, 0x100, 0x100, 0x1000_0000);
+        let at = |gpa| slot.gpa_to_hva(Gpa::new(gpa)).map(Hva::value);
+        assert_eq!(at(0x10_0000), Some(0x1000_0000));
+        assert_eq!(at(0x1f_ffff), Some(0x100f_ffff));
+        assert_eq!(at(0x20_0000), None);
+        assert_eq!(at(0x0f_ffff), None);
+    }
+
+    #[test]
+    fn hva_ranges_round_outward_and_clip() {
+        let slots = three();
+        let range = |start, end| (Gfn::new(start), Gfn::new(end));
+        let mut found = slots
+            .gfns_at(Hva::new(0x1009_f800), Hva::new(0x100a_0001))
+            .map(|r| (r.start, r.end));
+        assert_eq!(found.next(), Some(range(0x9f, 0xa0)));
+        assert_eq!(found.next(), Some(range(0x19f, 0x1a1)));
+        assert_eq!(found.next(), None);
+        assert!(slots
+            .gfns_at(Hva::new(0), Hva::new(0x1000_0000))
+            .next()
+            .is_none());
+        assert!(slots
+            .gfns_at(Hva::new(0x7010_0000), Hva::new(u64::MAX))
+            .next()
+            .is_none());
+    }
+
+    #[test]
+    fn blocks_need_room_and_equal_alignment() {
+        let aligned = slot(0, 0x200, 0x300, 0x4000_0000);
+        assert!(aligned.fits_block(Gfn::new(0x2ff), 0x200));
+        assert!(!aligned.fits_block(Gfn::new(0x400), 0x200));
+        assert!(aligned.fits_block(Gfn::new(0x4ff), 1));
+        let skewed = slot(0, 0x200, 0x400, 0x4000_1000);
+        assert!(!skewed.fits_block(Gfn::new(0x200), 0x200));
+        assert!(skewed.fits_block(Gfn::new(0x200), 1));
+    }
+
+    #[test]
+    fn slots_do_not_wrap() {
+        let make = |base, pages, hva| {
+            Slot::new(
+                SlotId(0),
+                SlotFlags::default(),
+                Gfn::new(base),
+                pages,
+                Hva::new(hva),
+            )
+        };
+        assert!(make(0, 0, 0).is_none());
+        assert!(make(u64::MAX, 1, 0).is_none());
+        assert!(make(0, 1 << 52, 0).is_none());
+        assert!(make(0, 1, u64::MAX - 0xffe).is_none());
+        assert!(make(0, 1, u64::MAX - 0xfff).is_some());
+    }
+}

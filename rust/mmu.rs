@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory MMU: from guest-physical to host-physical memory.
+//!
+//! # What is where
+//!
+//! | file | what |
+//! |---|---|
+//! | [`direct`] | the map that nonpaging shadow and EPT share, generic over the entry format |
+//! | [`entry`] | what an entry says, and the trait for how it is written |
+//! | [`ept`], [`long_mode`] | the formats |
+//! | [`table`], [`walk`] | table pages, and the way through them |
+//! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
+//! | [`fault`] | from a guest's fault to a mapping |
+//! | [`invalidation`] | what a fault must check because the host changes its own tables |
+//! | [`guest_walk`], [`guest_format`] | how the guest's own tables translate |
+//!
+//! # Words
+//!
+//! A **leaf** entry maps a page, of 4 KiB, 2 MiB or 1 GiB. To **zap** is to take entries out. What was
+//! taken out is **owed** until all processors that might use it have flushed. A translation is
+//! **stale** when the host has changed what it was made from.
+//!
+//! # Who owns what
+//!
+//! [`Mmu`] is a VM's: its slots, its tables, and its registration for changes of the client's address
+//! space. Tables belong to the tree; a table that leaves it belongs to the debt, and is freed after the
+//! flush.
+//!
+//! # Lock order
+//!
+//! 1. the mutex of slot changes (`memory`); memory management's own locks, in notifier callbacks
+//! 2. the tables' reader-writer lock
+//! 3. the invalidation's spinlock; whatever [`RemoteFlush::flush_remote`] takes
+//!
+//! Nothing that sleeps, and no user memory, under 2 and 3. Neither is ever taken with interrupts off.
+
+mod direct;
+mod entry;
+mod ept;
+mod fault;
+pub(crate) mod guest_format;
+pub(crate) mod guest_walk;
+mod invalidation;
+mod level;
+mod long_mode;
+mod stats;
+mod table;
+mod tlb;
+mod walk;
+mod zap;
+
+pub(crate) use fault::{
+    FaultAccess,
+    Resolved, //
+};
+pub(crate) use level::Level;
+pub(crate) use stats::{
+    PageCounts,
+    ALL_VMS, //
+};
+pub(crate) use tlb::RemoteFlush;
+
+use crate::{
+    linux::mmu_notifier,
+    memory::{
+        GuestMemory,
+        Owner,
+        Region, //
+    },
+    x86::addr::{
+        Gpa,
+        Hpa, //
+    },
+};
+use direct::DirectMmu;
+use ept::{
+    Ept,
+    EptVariant, //
+};
+use invalidation::Invalidation;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What the processor can do for a VM's tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    /// Level of the root: [`Level::Level4`] or [`Level::Level5`].
+    pub(crate) levels: Level,
+    /// The processor maintains accessed and dirty bits.
+    pub(crate) a_d: bool,
+    /// Pages of 2 MiB.
+    pub(crate) huge_2m: bool,
+    /// Pages of 1 GiB.
+    pub(crate) huge_1g: bool,
+    /// Bits of a physical address.
+    pub(crate) max_phys_bits: u32,
+}
+
+/// The sizes of pages that may be used.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    huge_2m: bool,
+    huge_1g: bool,
+}
+
+impl Sizes {
+    /// Returns whether pages of size `level` may be used.
+    fn allow(self, level: Level) -> bool {
+        match level {
+            Level::Page4K => true,
+            Level::Page2M => self.huge_2m,
+            Level::Page1G => self.huge_1g,
+            Level::Level4 | Level::Level5 => false,
+        }
+    }
+}
+
+/// The memory MMU of a VM.
+#[pin_data]
+pub(crate) struct Mmu<R: RemoteFlush> {
+    // First, so that it is dropped first: no callback comes while the rest goes.
+    #[pin]
+    notifier: mmu_notifier::Registration<Core<R>>,
+    core: Arc<Core<R>>,
+}
+
+/// What faults and the callbacks of the notifier share.
+#[pin_data]
+struct Core<R: RemoteFlush> {
+    #[pin]
+    memory: GuestMemory,
+    #[pin]
+    direct: DirectMmu<Ept>,
+    #[pin]
+    invalidation: Invalidation,
+    sizes: Sizes,
+    remote: Arc<R>,
+}
+
+impl<R: RemoteFlush> Mmu<R> {
+    /// Returns an initialiser of an MMU without memory, for guests of the calling process.
+    ///
+    /// `remote` flushes the vCPUs of the VM. Sleeps; fails with `ENOMEM`, `EINTR` or `ESRCH`.
+    pub(crate) fn new(config: Config, remote: Arc<R>) -> Result<impl PinInit<Self, Error>> {
+        let core = Arc::pin_init(Core::new(config, remote), GFP_KERNEL_ACCOUNT)?;
+        Ok(try_pin_init!(Self {
+            notifier <- mmu_notifier::Registration::new(core.clone()),
+            core: core,
+        }))
+    }
+
+    /// Returns the guest's memory.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.core.memory
+    }
+
+    /// Returns whether the calling thread runs in the address space of the guest's memory.
+    pub(crate) fn is_of_current(&self) -> bool {
+        self.notifier.is_of_current()
+    }
+
+    /// Returns the physical address of the root table, which never changes.
+    pub(crate) fn root(&self) -> Hpa {
+        self.core.direct.root()
+    }
+
+    /// Returns the number of levels of the tables, 4 or 5.
+    pub(crate) fn root_levels(&self) -> u8 {
+        self.core.direct.levels().number()
+    }
+
+    /// Returns the EPT pointer of the tables, for the VMCS.
+    pub(crate) fn ept_pointer(&self) -> u64 {
+        let direct = &self.core.direct;
+        Ept::pointer(direct.root(), direct.levels(), direct.variant())
+    }
+
+    /// Returns once the guest can go on after a fault at `gpa`, or tells what it met instead of memory.
+    ///
+    /// The calling thread must run in the address space of the guest's memory. Sleeps. Fails with
+    /// `EFAULT` if the client has no page there or not with that access, `EINTR` if a signal is
+    /// pending, `EHWPOISON` if the page is broken, and `ENOMEM`.
+    pub(crate) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
+        self.core.fault(gpa, access)
+    }
+
+    /// Creates, moves, changes or deletes a slot for the client.
+    ///
+    /// On return, no vCPU and nobody in the kernel uses the memory of a slot that is gone. Sleeps. Fails
+    /// as KVM does: `EINVAL`, `EEXIST`, `ENOMEM`.
+    pub(crate) fn set_region(&self, region: &Region) -> Result {
+        self.core.set_region(region, Owner::User)
+    }
+
+    /// Creates, moves, changes or deletes a slot that the client does not see in its numbers.
+    ///
+    /// As [`Self::set_region`], with slot numbers from [`crate::memory::USER_SLOTS`] on.
+    pub(crate) fn set_internal_region(&self, region: &Region) -> Result {
+        self.core.set_region(region, Owner::Internal)
+    }
+
+    /// Returns how many pages of each size are mapped.
+    pub(crate) fn mapped(&self) -> PageCounts {
+        self.core.direct.stats().mapped()
+    }
+
+    /// Returns how many pages of each size were ever mapped.
+    pub(crate) fn ever_mapped(&self) -> PageCounts {
+        self.core.direct.stats().ever_mapped()
+    }
+}
+
+impl<R: RemoteFlush> Core<R> {
+    /// Returns an initialiser of tables and memory with nothing in them.
+    fn new(config: Config, remote: Arc<R>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            memory <- GuestMemory::new(config.max_phys_bits),
+            direct <- DirectMmu::new(config.levels, EptVariant { a_d: config.a_d }),
+            invalidation <- Invalidation::new(),
+            sizes: Sizes {
+                huge_2m: config.huge_2m,
+                huge_1g: config.huge_1g,
+            },
+            remote: remote,
+        })
+    }
+
+    /// Changes the slots, and takes out the translations that are wrong then.
+    ///
+    /// Publishing, making faults start again, zapping and flushing are one critical section: whoever
+    /// installs a translation after it knows the new slots, and all those before it are gone.
+    fn set_region(&self, region: &Region, owner: Owner) -> Result {
+        let update = self.memory.update();
+        let (change, next) = update.plan(region, owner)?;
+        let Some(next) = next else {
+            return Ok(());
+        };
+        let locked = self.direct.exclude();
+        let retired = update.publish(next);
+        self.invalidation.advance();
+        if let Some(stale) = change.stale() {
+            self.direct.zap_range(&locked, stale);
+        }
+        self.direct.settle(locked, &*self.remote, true);
+        // Wait for accesses from the kernel through the old slots, still as the only updater: the
+        // client may reuse the memory when this returns.
+        drop(retired);
+        drop(update);
+        Ok(())
+    }
+
+    /// Takes out every translation.
+    fn zap_all(&self) {
+        let locked = self.direct.exclude();
+        self.invalidation.advance();
+        self.direct.zap_all(&locked);
+        self.direct.settle(locked, &*self.remote, true);
+    }
+}
+
+impl<R: RemoteFlush> mmu_notifier::Operations for Core<R> {
+    fn invalidate_range_start(&self, range: &mmu_notifier::Range) -> Result {
+        self.invalidation.begin(range.start, range.end);
+        // The slots are read after the announcement: see `invalidation`.
+        let slots = self.memory.snapshot();
+        let mut gfns = slots.gfns_at(range.start, range.end).peekable();
+        if gfns.peek().is_some() {
+            let locked = self.direct.exclude();
+            for gfns in gfns {
+                self.direct.zap_range(&locked, gfns);
+            }
+            self.direct
+                .settle(locked, &*self.remote, range.blockable);
+        }
+        Ok(())
+    }
+
+    fn invalidate_range_end(&self, _range: &mmu_notifier::Range) {
+        self.invalidation.finish();
+    }
+
+    fn release(&self) {
+        self.zap_all();
+    }
+}

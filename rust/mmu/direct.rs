@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The direct MMU: guest-physical to host-physical, in whatever format the processor walks.
+//!
+//! This is the heart of the module. A guest without paging has linear addresses that are physical
+//! ones, so the tables that the processor walks for it map guest-physical to host-physical memory.
+//! EPT maps guest-physical to host-physical memory for every guest. One fault-and-map path serves
+//! both: `DirectMmu<Ept>`, entered by an EPT violation, and `DirectMmu<LongMode>`, entered by #PF.
+//! They differ in how an entry is written, in the number of levels, and in the trap that starts it.
+
+use super::{
+    entry::{
+        Access,
+        EntryFormat,
+        Leaf, //
+    },
+    level::Level,
+    stats::{
+        PageCounts,
+        PageStats,
+        ALL_VMS, //
+    },
+    table::{
+        Content,
+        Exclusive,
+        Locked,
+        PageTable,
+        Raced,
+        Shared,
+        Table, //
+    },
+    tlb::{
+        FlushOwed,
+        Flushed,
+        RemoteFlush, //
+    },
+    walk::{
+        Step,
+        Walk, //
+    },
+};
+use crate::x86::addr::{
+    Gfn,
+    Hpa,
+    Pfn, //
+};
+use kernel::prelude::*;
+
+/// What came of an attempt to map a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// The page is mapped.
+    Mapped,
+    /// The page was mapped already; the processor had not noticed.
+    Spurious,
+    /// Someone changed an entry on the way: try again.
+    Raced,
+    /// This many tables are missing and were not in the stock: fill it and try again.
+    NeedTables(usize),
+    /// Something is in the way that only [`DirectMmu::clear_way`] may remove.
+    NeedExclusive,
+}
+
+/// A page that is to be mapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    /// The guest's frame that it is about.
+    pub(crate) gfn: Gfn,
+    /// The size of the page.
+    pub(crate) level: Level,
+    /// The host page, aligned to the size.
+    pub(crate) leaf: Leaf,
+    /// What the guest tried to do.
+    pub(crate) need: Access,
+}
+
+impl Mapping {
+    /// Returns the host frame that `leaf` of size `level` has for the guest's frame.
+    fn pfn_in(&self, leaf: &Leaf, level: Level) -> Pfn {
+        Pfn::new(leaf.pfn.value() | level.offset(self.gfn.value()))
+    }
+
+    /// Returns whether `leaf` of size `level` maps the guest's frame to the same host frame.
+    fn agrees(&self, leaf: &Leaf, level: Level) -> bool {
+        self.pfn_in(leaf, level) == self.pfn_in(&self.leaf, self.level)
+    }
+}
+
+/// Tables allocated before the lock is taken, for a fault that may need some.
+///
+/// "It needs an allocation" is an [`Outcome`], answered with [`TableStock::fill`] outside the lock.
+pub(crate) struct TableStock<F: EntryFormat> {
+    tables: [Option<Table<F>>; 4],
+}
+
+impl<F: EntryFormat> TableStock<F> {
+    /// Returns an empty stock.
+    pub(crate) const fn new() -> Self {
+        Self {
+            tables: [const { None }; 4],
+        }
+    }
+
+    /// Fills the stock up to `n` tables (at most 4). Sleeps; fails with `ENOMEM`.
+    pub(crate) fn fill(&mut self, n: usize) -> Result {
+        for place in self.tables.iter_mut().take(n) {
+            if place.is_none() {
+                *place = Some(Table::new()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a table out.
+    fn take(&mut self) -> Option<Table<F>> {
+        self.tables.iter_mut().find_map(Option::take)
+    }
+
+    /// Puts a table back.
+    fn give_back(&mut self, table: Table<F>) {
+        if let Some(place) = self.tables.iter_mut().find(|place| place.is_none()) {
+            *place = Some(table);
+        }
+    }
+}
+
+/// The tables of a VM that map its physical memory.
+#[pin_data]
+pub(crate) struct DirectMmu<F: EntryFormat> {
+    #[pin]
+    tree: PageTable<F>,
+    stats: PageStats,
+}
+
+impl<F: EntryFormat> DirectMmu<F> {
+    /// Returns an initialiser of empty tables of `levels` levels.
+    pub(crate) fn new(levels: Level, variant: F::Variant) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            tree <- PageTable::new(levels, variant),
+            stats: PageStats::new(),
+        })
+    }
+
+    /// Returns the physical address of the root table, which never changes.
+    pub(crate) fn root(&self) -> Hpa {
+        self.tree.root()
+    }
+
+    /// Returns the level of the root table.
+    pub(crate) fn levels(&self) -> Level {
+        self.tree.levels()
+    }
+
+    /// Returns the format's variant.
+    pub(crate) fn variant(&self) -> F::Variant {
+        self.tree.variant()
+    }
+
+    /// Returns whether `gfn` can be mapped at all.
+    pub(crate) fn covers(&self, gfn: Gfn) -> bool {
+        self.tree.covers(gfn)
+    }
+
+    /// Returns the counters.
+    pub(crate) fn stats(&self) -> &PageStats {
+        &self.stats
+    }
+
+    /// Locks the tables together with other faults.
+    pub(crate) fn share(&self) -> Shared<'_, F> {
+        self.tree.share()
+    }
+
+    /// Locks the tables against everyone else.
+    pub(crate) fn exclude(&self) -> Exclusive<'_, F> {
+        self.tree.exclude()
+    }
+
+    /// Maps a page.
+    ///
+    /// Runs beside other faults; what it finds and what it puts in place are one atomic step.
+    pub(crate) fn map<G: Locked<F>>(
+        &self,
+        locked: &G,
+        mapping: &Mapping,
+        stock: &mut TableStock<F>,
+    ) -> Outcome {
+        let mut walk = Walk::new(locked, mapping.gfn);
+        while let Some(step) = walk.next() {
+            let Step {
+                entry,
+                seen,
+                content,
+            } = step;
+            let level = entry.level();
+            match content {
+                Content::Table(table) if level > mapping.level => walk.enter(table),
+                Content::Table(_) => return Outcome::NeedExclusive,
+                Content::Leaf(old) if mapping.agrees(&old, level) => {
+                    if old.access.includes(mapping.need) {
+                        return Outcome::Spurious;
+                    }
+                    if level != mapping.level {
+                        return Outcome::NeedExclusive;
+                    }
+                    let leaf = Leaf {
+                        access: old.access.union(mapping.leaf.access),
+                        ..mapping.leaf
+                    };
+                    return match entry.install(seen, &leaf) {
+                        Ok(()) => Outcome::Mapped,
+                        Err(Raced) => Outcome::Raced,
+                    };
+                }
+                Content::Leaf(_) => return Outcome::NeedExclusive,
+                Content::Empty if level == mapping.level => {
+                    return match entry.install(seen, &mapping.leaf) {
+                        Ok(()) => {
+                            self.stats.count_mapped(level);
+                            ALL_VMS.count_mapped(level);
+                            Outcome::Mapped
+                        }
+                        Err(Raced) => Outcome::Raced,
+                    };
+                }
+                Content::Empty => {
+                    let Some(table) = stock.take() else {
+                        let missing = level.number().saturating_sub(mapping.level.number());
+                        return Outcome::NeedTables(usize::from(missing));
+                    };
+                    match entry.link(seen, table) {
+                        Ok(table) => walk.enter(table),
+                        Err(table) => {
+                            stock.give_back(table);
+                            return Outcome::Raced;
+                        }
+                    }
+                }
+            }
+        }
+        // The walk ends in one of the arms above unless the mapping is below the lowest level.
+        Outcome::Raced
+    }
+
+    /// Takes out whatever keeps `mapping` from its place.
+    pub(crate) fn clear_way(&self, locked: &Exclusive<'_, F>, mapping: &Mapping) {
+        if let Some(step) = Walk::new(locked, mapping.gfn).last(mapping.level) {
+            step.entry.take_out();
+        }
+    }
+
+    /// Flushes what is owed under `locked`, unlocks, and frees tables that were taken out.
+    ///
+    /// With `may_sleep`, the caller can be put to sleep at the end.
+    pub(crate) fn settle(
+        &self,
+        mut locked: Exclusive<'_, F>,
+        remote: &impl RemoteFlush,
+        may_sleep: bool,
+    ) {
+        let owed = locked.owed();
+        let flushed = owed.flush(&locked, remote);
+        drop(locked);
+        self.release(flushed, may_sleep);
+    }
+
+    /// Frees tables that were taken out and flushed, and counts.
+    pub(crate) fn release(&self, flushed: Flushed<F>, may_sleep: bool) {
+        let counts = flushed.release(may_sleep);
+        if counts != PageCounts::default() {
+            self.stats.count_unmapped(counts);
+            ALL_VMS.count_unmapped(counts);
+        }
+    }
+
+    /// Returns the debt for all that was taken out under `locked`.
+    pub(crate) fn owed(&self, locked: &mut Exclusive<'_, F>) -> FlushOwed<F> {
+        locked.owed()
+    }
+}

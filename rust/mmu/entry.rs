@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an entry of a page table says, apart from how a format writes it.
+//!
+//! EPT and the tables of a guest that runs without paging hold the same: where a guest frame is in
+//! host memory, how large the page is, and what may be done with it. [`EntryFormat`] is the
+//! difference between them.
+
+use super::level::Level;
+use crate::x86::addr::{
+    Hpa,
+    Pfn, //
+};
+
+/// What may be done with a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Access {
+    /// The page may be read. Formats without such a bit allow it to all present pages.
+    pub(crate) read: bool,
+    /// The page may be written.
+    pub(crate) write: bool,
+    /// Instructions may be fetched from the page.
+    pub(crate) execute: bool,
+}
+
+impl Access {
+    /// All there is.
+    pub(crate) const ALL: Self = Self {
+        read: true,
+        write: true,
+        execute: true,
+    };
+
+    /// All but writing.
+    pub(crate) const READ_EXECUTE: Self = Self {
+        read: true,
+        write: false,
+        execute: true,
+    };
+
+    /// Returns whether everything in `other` is in this.
+    pub(crate) const fn includes(self, other: Self) -> bool {
+        (self.read || !other.read)
+            && (self.write || !other.write)
+            && (self.execute || !other.execute)
+    }
+
+    /// Returns what is in this or in `other`.
+    pub(crate) const fn union(self, other: Self) -> Self {
+        Self {
+            read: self.read || other.read,
+            write: self.write || other.write,
+            execute: self.execute || other.execute,
+        }
+    }
+}
+
+/// How the processor caches a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MemoryType {
+    /// As memory is.
+    WriteBack,
+    /// As devices need it.
+    Uncached,
+}
+
+/// What a leaf entry says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leaf {
+    /// First host frame, aligned to the size of the page.
+    pub(crate) pfn: Pfn,
+    /// What the guest may do.
+    pub(crate) access: Access,
+    /// How the page is cached.
+    pub(crate) memory_type: MemoryType,
+    /// The page was used since this was last cleared.
+    pub(crate) accessed: bool,
+    /// The page was written since this was last cleared.
+    pub(crate) dirty: bool,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// Nothing is there.
+    Empty,
+    /// A page is there.
+    Leaf(Leaf),
+    /// A table of the level below is there.
+    Table(Hpa),
+}
+
+/// How entries are written in tables.
+///
+/// Decoding is the inverse of encoding: `decode(leaf(x), level)` is `Leaf(x)` but for what the format
+/// has no bits for, `decode(table(x), level)` is `Table(x)` above the lowest level, and 0 is `Empty`.
+pub(crate) trait EntryFormat: Send + Sync + 'static {
+    /// Bits that tell the processor's variant apart, chosen once for a VM.
+    type Variant: Copy + Send + Sync + 'static;
+
+    /// Returns the bits of a leaf entry for a page of size `level`.
+    fn leaf(variant: Self::Variant, leaf: &Leaf, level: Level) -> u64;
+
+    /// Returns the bits of an entry that leads to the table at `table`.
+    fn table(table: Hpa) -> u64;
+
+    /// Returns what the bits of an entry of `level` say.
+    fn decode(bits: u64, level: Level) -> Entry;
+}
+
+/// Bits 51 to 12 of an entry: where the page or table is, in every format.
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Returns bit `n`.
+pub(super) const fn bit(n: u32) -> u64 {
+    1 << n
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The entry format of extended page tables.
+
+use super::{
+    entry::{
+        bit,
+        Access,
+        Entry,
+        EntryFormat,
+        Leaf,
+        MemoryType,
+        ADDRESS, //
+    },
+    level::Level,
+};
+use crate::x86::addr::{
+    Hpa,
+    Pfn, //
+};
+
+const READ: u64 = bit(0);
+const WRITE: u64 = bit(1);
+const EXECUTE: u64 = bit(2);
+const PRESENT: u64 = READ | WRITE | EXECUTE;
+const TYPE_SHIFT: u32 = 3;
+const TYPE_MASK: u64 = 7 << TYPE_SHIFT;
+const TYPE_UNCACHED: u64 = 0;
+const TYPE_WRITE_BACK: u64 = 6;
+/// The type of the entry holds whatever the guest's PAT says.
+const IGNORE_PAT: u64 = bit(6);
+const LARGE: u64 = bit(7);
+const ACCESSED: u64 = bit(8);
+const DIRTY: u64 = bit(9);
+
+/// Enables the accessed and dirty bits, in the EPT pointer.
+const POINTER_A_D: u64 = bit(6);
+
+/// Extended page tables.
+pub(crate) struct Ept;
+
+/// What of EPT a VM uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EptVariant {
+    /// The processor maintains accessed and dirty bits.
+    pub(crate) a_d: bool,
+}
+
+impl Ept {
+    /// Returns the EPT pointer for the tree of `levels` levels (4 or 5) at `root`.
+    ///
+    /// The processor reads the tables themselves as write-back memory.
+    pub(crate) const fn pointer(root: Hpa, levels: Level, variant: EptVariant) -> u64 {
+        // Cannot wrap: the number is from 1 to 5.
+        let length = (levels.number() as u64 - 1) << 3;
+        let a_d = if variant.a_d { POINTER_A_D } else { 0 };
+        root.value() | length | TYPE_WRITE_BACK | a_d
+    }
+}
+
+impl EntryFormat for Ept {
+    type Variant = EptVariant;
+
+    fn leaf(variant: EptVariant, leaf: &Leaf, level: Level) -> u64 {
+        let mut bits = leaf.pfn.to_hpa().value() & ADDRESS;
+        if leaf.access.read {
+            bits |= READ;
+        }
+        if leaf.access.write {
+            bits |= WRITE;
+        }
+        if leaf.access.execute {
+            bits |= EXECUTE;
+        }
+        // The guest's own choice of type would let it see memory that other users of the page have
+        // in their caches. No device of the host reads guest memory behind the caches.
+        bits |= match leaf.memory_type {
+            MemoryType::WriteBack => TYPE_WRITE_BACK << TYPE_SHIFT | IGNORE_PAT,
+            MemoryType::Uncached => TYPE_UNCACHED << TYPE_SHIFT,
+        };
+        if level != Level::Page4K {
+            bits |= LARGE;
+        }
+        // Without the feature the bits are ignored, and say nothing when they are read back.
+        if variant.a_d {
+            if leaf.accessed {
+                bits |= ACCESSED;
+            }
+            if leaf.dirty {
+                bits |= DIRTY;
+            }
+        }
+        bits
+    }
+
+    fn table(table: Hpa) -> u64 {
+        // The accessed bit is set so that the processor need not.
+        (table.value() & ADDRESS) | PRESENT | ACCESSED
+    }
+
+    fn decode(bits: u64, level: Level) -> Entry {
+        if bits & PRESENT == 0 {
+            return Entry::Empty;
+        }
+        if level != Level::Page4K && bits & LARGE == 0 {
+            return Entry::Table(Hpa::new(bits & ADDRESS));
+        }
+        Entry::Leaf(Leaf {
+            pfn: Pfn::new((bits & ADDRESS) >> 12),
+            access: Access {
+                read: bits & READ != 0,
+                write: bits & WRITE != 0,
+                execute: bits & EXECUTE != 0,
+            },
+            memory_type: match (bits & TYPE_MASK) >> TYPE_SHIFT {
+                TYPE_WRITE_BACK => MemoryType::WriteBack,
+                _ => MemoryType::Uncached,
+            },
+            accessed: bits & ACCESSED != 0,
+            dirty: bits & DIRTY != 0,
+        })
+    }
+}
+
+kernel::static_assert!(
+    Ept::pointer(
+        Hpa::new(0x1234_5000),
+        Level::Level4,
+        EptVariant { a_d: true }
+    ) == 0x1234_505e
+);
+kernel::static_assert!(
+    Ept::pointer(Hpa::new(0x1000), Level::Level5, EptVariant { a_d: false }) == 0x1026
+);

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From a fault of the guest to a translation.
+
+use super::{
+    direct::{
+        Mapping,
+        Outcome,
+        TableStock, //
+    },
+    entry::{
+        Access,
+        Leaf,
+        MemoryType, //
+    },
+    ept::Ept,
+    invalidation::Sample,
+    level::Level,
+    table::Locked,
+    tlb::RemoteFlush,
+    Core, //
+};
+use crate::{
+    linux::{
+        task,
+        user_page::{
+            self,
+            LookupError,
+            UserPage, //
+        },
+    },
+    memory::Slot,
+    x86::addr::{
+        Gfn,
+        Gpa,
+        Hva, //
+    },
+};
+use kernel::prelude::*;
+
+/// What the guest did when it faulted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FaultAccess {
+    /// It read.
+    pub(crate) read: bool,
+    /// It wrote. Set both for an atomic read and write.
+    pub(crate) write: bool,
+    /// It fetched an instruction.
+    pub(crate) execute: bool,
+}
+
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a fault without memory behind it is for someone else to handle"]
+pub(crate) enum Resolved {
+    /// There is a translation now.
+    Mapped,
+    /// There was a translation already.
+    Spurious,
+    /// There is no memory: it is memory-mapped I/O.
+    NoSlot,
+    /// The guest wrote memory that it can only read: it is memory-mapped I/O.
+    ReadOnlySlot,
+}
+
+/// A page that the host gave, with what is needed to tell whether it still does.
+struct Found {
+    page: UserPage,
+    slot: Slot,
+    gfn: Gfn,
+    hva: Hva,
+    sample: Sample,
+}
+
+impl<R: RemoteFlush> Core<R> {
+    /// Returns once the guest can go on at `gpa`, or must do so otherwise.
+    pub(super) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
+        let gfn = gpa.gfn();
+        if !self.direct.covers(gfn) {
+            return Ok(Resolved::NoSlot);
+        }
+        let mut stock = TableStock::new();
+        loop {
+            let sample = self.invalidation.sample();
+            // The slot is copied, so that a page which takes long to come (from swap, or from a
+            // handler in user space) does not hold up changes of the slots.
+            let slot = self.memory.snapshot().find(gfn).copied();
+            let Some((slot, hva)) = slot.and_then(|slot| Some((slot, slot.gfn_to_hva(gfn)?)))
+            else {
+                return Ok(Resolved::NoSlot);
+            };
+            if access.write && slot.flags().read_only {
+                return Ok(Resolved::ReadOnlySlot);
+            }
+
+            let page = match UserPage::lookup(hva, access.write, !slot.flags().read_only) {
+                Ok(page) => page,
+                Err(LookupError::Fault) => return Err(EFAULT),
+                Err(LookupError::Interrupted) => return Err(EINTR),
+                Err(LookupError::HwPoison) => return Err(EHWPOISON),
+                Err(LookupError::ReadOnly) => return Ok(Resolved::ReadOnlySlot),
+            };
+            let found = Found {
+                page,
+                slot,
+                gfn,
+                hva,
+                sample,
+            };
+            if let Some(resolved) = self.install(&found, access, &mut stock)? {
+                return Ok(resolved);
+            }
+            // The host is changing the page, or someone else the tables.
+            if task::signal_pending() {
+                return Err(EINTR);
+            }
+            user_page::cond_resched();
+        }
+    }
+
+    /// Maps what was found, `None` if it is not to be relied on any more.
+    fn install(
+        &self,
+        found: &Found,
+        access: FaultAccess,
+        stock: &mut TableStock<Ept>,
+    ) -> Result<Option<Resolved>> {
+        let mapping = self.mapping(found, access);
+        loop {
+            let outcome = {
+                let locked = self.direct.share();
+                self.map_checked(&locked, found, &mapping, stock)
+            };
+            match outcome {
+                Some(Outcome::Mapped) => return Ok(Some(Resolved::Mapped)),
+                Some(Outcome::Spurious) => return Ok(Some(Resolved::Spurious)),
+                Some(Outcome::Raced) => {}
+                Some(Outcome::NeedTables(n)) => stock.fill(n)?,
+                Some(Outcome::NeedExclusive) => self.clear_way(found, &mapping),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Maps what was found if that is still what the host has; `None` if not.
+    fn map_checked<G: Locked<Ept>>(
+        &self,
+        locked: &G,
+        found: &Found,
+        mapping: &Mapping,
+        stock: &mut TableStock<Ept>,
+    ) -> Option<Outcome> {
+        if self.is_stale(found, mapping.level) {
+            return None;
+        }
+        let outcome = self.direct.map(locked, mapping, stock);
+        if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {
+            // Under the lock, so that no change of the host's tables completes before the page is
+            // marked.
+            found.page.mark_used(mapping.leaf.access.write);
+        }
+        Some(outcome)
+    }
+
+    /// Takes out what is in the way of `mapping`: a table where a larger page goes now, or a larger
+    /// page of which only a part may stay.
+    fn clear_way(&self, found: &Found, mapping: &Mapping) {
+        let locked = self.direct.exclude();
+        if !self.is_stale(found, mapping.level) {
+            self.direct.clear_way(&locked, mapping);
+        }
+        self.direct.settle(locked, &*self.remote, true);
+    }
+
+    /// Returns whether the host may have changed what was found. To be asked under the tables' lock.
+    fn is_stale(&self, found: &Found, level: Level) -> bool {
+        let size = level.bytes();
+        let start = found.hva.value() & !(size.wrapping_sub(1));
+        let end = start.saturating_add(size);
+        self.invalidation
+            .must_retry(found.sample, Hva::new(start), Hva::new(end))
+    }
+
+    /// Returns how the found page is to be mapped.
+    fn mapping(&self, found: &Found, access: FaultAccess) -> Mapping {
+        let level = self.level(found);
+        let pfn = found.page.pfn().value();
+        let write = found.page.is_writable() && !found.slot.flags().read_only;
+        let memory_type = if found.page.is_mmio() {
+            MemoryType::Uncached
+        } else {
+            MemoryType::WriteBack
+        };
+        Mapping {
+            gfn: found.gfn,
+            level,
+            leaf: Leaf {
+                pfn: crate::x86::addr::Pfn::new(pfn.wrapping_sub(level.offset(pfn))),
+                access: if write {
+                    Access::ALL
+                } else {
+                    Access::READ_EXECUTE
+                },
+                memory_type,
+                // The guest is about to use it, so spare the processor the work.
+                accessed: true,
+                dirty: write,
+            },
+            need: Access {
+                read: access.read,
+                write: access.write,
+                execute: access.execute,
+            },
+        }
+    }
+
+    /// Returns the largest size that the slot, the alignment and the host's own tables allow.
+    fn level(&self, found: &Found) -> Level {
+        let fits = |level: Level| {
+            self.sizes.allow(level)
+                && found.slot.fits_block(found.gfn, level.pages())
+                && level.offset(found.page.pfn().value()) == level.offset(found.gfn.value())
+        };
+        let mut best = Level::Page4K;
+        for level in Level::SIZES {
+            if level > best && fits(level) {
+                best = level;
+            }
+        }
+        if best == Level::Page4K {
+            return best;
+        }
+        // The look at the host's tables is only worth something together with the check for a
+        // change, which comes later, under the lock.
+        let host = user_page::host_mapping_level(found.hva);
+        while best.number() > host || !fits(best) {
+            match best.below() {
+                Some(below) => best = below,
+                None => break,
+            }
+        }
+        best
+    }
+}

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page-table pages: the only place of the MMU that handles raw memory.
+//!
+//! A [`PageTable`] is a tree of pages under one reader-writer lock. Whoever follows or changes entries
+//! holds the lock: for reading as [`Shared`], where several threads install entries at once by
+//! compare-and-exchange, or for writing as [`Exclusive`], which alone takes entries out. So a table
+//! that was reached under a guard stays in the tree as long as the guard is held.
+//!
+//! ```text
+//! Table ──link()──> in the tree ──take_out()──> Detached ──TLB flush──> freed
+//!   └── dropped, if never linked
+//! ```
+
+use super::{
+    entry::{
+        Entry,
+        EntryFormat,
+        Leaf, //
+    },
+    level::{
+        Level,
+        ENTRIES, //
+    },
+    stats::PageCounts,
+    tlb::FlushOwed,
+};
+use crate::{
+    bindings,
+    linux::rwlock::{
+        ReadGuard,
+        RwLock,
+        WriteGuard, //
+    },
+    x86::addr::{
+        Gfn,
+        Hpa, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Full,
+        Relaxed, //
+    },
+};
+
+use core::{
+    cell::Cell,
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+/// The entries of a table.
+type Entries = [Atomic<u64>; ENTRIES];
+
+/// Bits of the word beside a table that hold its level; the rest is the next table in a list.
+const LINK_LEVEL: usize = 7;
+
+/// A table that is not in a tree yet, with all entries empty.
+///
+/// # Invariants
+///
+/// `entries` is a page of `kvm_rs_table_alloc()` that this object owns.
+pub(crate) struct Table<F: EntryFormat> {
+    entries: NonNull<Entries>,
+    _format: PhantomData<F>,
+}
+
+// SAFETY: The table owns its page, which any thread may use.
+unsafe impl<F: EntryFormat> Send for Table<F> {}
+// SAFETY: Entries are atomic.
+unsafe impl<F: EntryFormat> Sync for Table<F> {}
+
+impl<F: EntryFormat> Table<F> {
+    /// Returns a new table. Sleeps; fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The function has no preconditions but that the caller may sleep.
+        let page = unsafe { bindings::kvm_rs_table_alloc() };
+        let entries = NonNull::new(page.cast::<Entries>()).ok_or(ENOMEM)?;
+        // INVARIANT: The page was just allocated for this object.
+        Ok(Self {
+            entries,
+            _format: PhantomData,
+        })
+    }
+
+    /// Returns the table's physical address.
+    fn hpa(&self) -> Hpa {
+        // SAFETY: By the type invariant, this is a page of the allocator.
+        Hpa::new(unsafe { bindings::kvm_rs_table_hpa(self.entries.as_ptr().cast()) })
+    }
+}
+
+impl<F: EntryFormat> Drop for Table<F> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, the page is this object's own.
+        unsafe { bindings::kvm_rs_table_free(self.entries.as_ptr().cast()) };
+    }
+}
+
+/// Frees the table at `entries` and all below it; adds their leaf entries to `counts`.
+///
+/// # Safety
+///
+/// `entries` must be a table of level `level` in format `F` that was linked and taken out, and that
+/// neither a processor nor a thread uses or will use.
+unsafe fn free_tree<F: EntryFormat>(
+    entries: NonNull<Entries>,
+    level: Level,
+    counts: &mut PageCounts,
+    may_sleep: bool,
+) {
+    // INVARIANT: By this function's contract, the page has no other owner left.
+    let table = Table::<F> {
+        entries,
+        _format: PhantomData,
+    };
+    // SAFETY: The page is alive until `table` goes, and all its bytes are initialised.
+    let entries = unsafe { table.entries.as_ref() };
+    for entry in entries {
+        match F::decode(entry.load(Relaxed), level) {
+            Entry::Empty => {}
+            Entry::Leaf(_) => counts.add(level, 1),
+            Entry::Table(hpa) => {
+                if let Some(below) = level.below() {
+                    // SAFETY: Entries lead to tables only by `EntryRef::link`, so this is one of the
+                    // level below; nobody but the owner of the tree's top reaches it.
+                    unsafe { free_tree::<F>(table_at(hpa), below, counts, may_sleep) };
+                }
+            }
+        }
+    }
+    drop(table);
+    if may_sleep {
+        // SAFETY: The caller said that it may sleep.
+        unsafe { bindings::kvm_rs_cond_resched() };
+    }
+}
+
+/// Returns the kernel address of the table at `hpa`.
+///
+/// # Safety
+///
+/// `hpa` must come from [`Table::hpa`].
+unsafe fn table_at(hpa: Hpa) -> NonNull<Entries> {
+    // SAFETY: By this function's contract, the address is of a page in the kernel's direct map.
+    let page = unsafe { bindings::kvm_rs_table_at(hpa.value()) };
+    // SAFETY: The direct map does not hold the null address.
+    unsafe { NonNull::new_unchecked(page.cast()) }
+}
+
+/// A tree of tables, with an empty root at first.
+///
+/// # Invariants
+///
+/// `root` is a table that this object owns. An entry of level `l` decodes as a table only if
+/// [`EntryRef::link`] put the address of a [`Table`] of level `l.below()` there, and then that table
+/// belongs to the tree until [`EntryRef::take_out`] removed the entry.
+#[pin_data(PinnedDrop)]
+pub(crate) struct PageTable<F: EntryFormat> {
+    root: Table<F>,
+    levels: Level,
+    variant: F::Variant,
+    #[pin]
+    lock: RwLock,
+}
+
+impl<F: EntryFormat> PageTable<F> {
+    /// Returns an initialiser of a tree of `levels` levels with nothing mapped.
+    pub(crate) fn new(levels: Level, variant: F::Variant) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            root: Table::new()?,
+            levels: levels,
+            variant: variant,
+            lock <- RwLock::new(),
+        })
+    }
+
+    /// Returns the physical address of the root, which never changes.
+    pub(crate) fn root(&self) -> Hpa {
+        self.root.hpa()
+    }
+
+    /// Returns the level of the root.
+    pub(crate) fn levels(&self) -> Level {
+        self.levels
+    }
+
+    /// Returns the format's variant.
+    pub(crate) fn variant(&self) -> F::Variant {
+        self.variant
+    }
+
+    /// Returns whether `gfn` can be mapped at all.
+    pub(crate) fn covers(&self, gfn: Gfn) -> bool {
+        gfn.value() < self.levels.table_pages()
+    }
+
+    /// Locks the tree together with others that install entries.
+    pub(crate) fn share(&self) -> Shared<'_, F> {
+        Shared {
+            _guard: self.lock.read(),
+            tree: self,
+        }
+    }
+
+    /// Locks the tree against everyone else.
+    pub(crate) fn exclude(&self) -> Exclusive<'_, F> {
+        Exclusive {
+            owed: Cell::new(false),
+            counts: Cell::new(PageCounts::default()),
+            detached: Cell::new(Detached::new()),
+            _guard: self.lock.write(),
+            tree: self,
+        }
+    }
+}
+
+#[pinned_drop]
+impl<F: EntryFormat> PinnedDrop for PageTable<F> {
+    fn drop(self: Pin<&mut Self>) {
+        // No vCPU has this tree any more, so what its processors cached is never used again.
+        let mut exclusive = self.exclude();
+        for entry in exclusive.root().entries() {
+            entry.take_out();
+        }
+        let flushed = exclusive.owed().forgive();
+        drop(exclusive);
+        // The counts were of use to the owner, who has emptied the tree before.
+        flushed.release(true);
+    }
+}
+
+/// Evidence that nothing leaves a tree.
+pub(crate) trait Locked<F: EntryFormat> {
+    /// Returns the tree.
+    fn tree(&self) -> &PageTable<F>;
+
+    /// Returns the tree's root table.
+    fn root(&self) -> TableRef<'_, F, Self>
+    where
+        Self: Sized,
+    {
+        let tree = self.tree();
+        TableRef {
+            // SAFETY: The tree owns its root, and all its bytes are initialised.
+            entries: unsafe { tree.root.entries.as_ref() },
+            level: tree.levels,
+            guard: self,
+            _format: PhantomData,
+        }
+    }
+}
+
+/// The tree is locked together with others that install entries.
+pub(crate) struct Shared<'a, F: EntryFormat> {
+    _guard: ReadGuard<'a>,
+    tree: &'a PageTable<F>,
+}
+
+impl<F: EntryFormat> Locked<F> for Shared<'_, F> {
+    fn tree(&self) -> &PageTable<F> {
+        self.tree
+    }
+}
+
+/// The tree is locked against everyone else.
+///
+/// Collects what is taken out, until [`Exclusive::owed`] asks for it.
+pub(crate) struct Exclusive<'a, F: EntryFormat> {
+    owed: Cell<bool>,
+    counts: Cell<PageCounts>,
+    detached: Cell<Detached<F>>,
+    _guard: WriteGuard<'a>,
+    tree: &'a PageTable<F>,
+}
+
+impl<F: EntryFormat> Exclusive<'_, F> {
+    /// Returns the debt for all that was taken out since this was last asked.
+    ///
+    /// The exclusive reference means that nobody looks at a table that was taken out.
+    pub(crate) fn owed(&mut self) -> FlushOwed<F> {
+        FlushOwed::new(
+            self.owed.replace(false),
+            self.counts.take(),
+            self.detached.replace(Detached::new()),
+        )
+    }
+}
+
+impl<F: EntryFormat> Drop for Exclusive<'_, F> {
+    fn drop(&mut self) {
+        // Someone took entries out and did not ask for the debt.
+        kernel::warn_on!(self.owed.get());
+    }
+}
+
+impl<F: EntryFormat> Locked<F> for Exclusive<'_, F> {
+    fn tree(&self) -> &PageTable<F> {
+        self.tree
+    }
+}
+
+/// A table in a tree that is locked by `guard`.
+///
+/// # Invariants
+///
+/// The table was reached from the root of the guard's tree under the guard, and is of level `level`.
+pub(crate) struct TableRef<'g, F: EntryFormat, G: Locked<F>> {
+    entries: &'g Entries,
+    level: Level,
+    guard: &'g G,
+    _format: PhantomData<F>,
+}
+
+impl<'g, F: EntryFormat, G: Locked<F>> TableRef<'g, F, G> {
+    /// Returns the table's level.
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Returns the entry for `gfn`, whose upper bits are ignored.
+    pub(crate) fn entry(&self, gfn: Gfn) -> Option<EntryRef<'g, F, G>> {
+        self.entries
+            .get(self.level.index(gfn))
+            .map(|bits| self.entry_ref(bits))
+    }
+
+    /// Returns all entries in order.
+    pub(crate) fn entries(self) -> impl Iterator<Item = EntryRef<'g, F, G>> {
+        let entries = self.entries;
+        entries.iter().map(move |bits| self.entry_ref(bits))
+    }
+
+    fn entry_ref(&self, bits: &'g Atomic<u64>) -> EntryRef<'g, F, G> {
+        // INVARIANT: The entry is of this table.
+        EntryRef {
+            bits,
+            level: self.level,
+            guard: self.guard,
+            _format: PhantomData,
+        }
+    }
+}
+
+/// What an entry held when it was read.
+pub(crate) enum Content<'g, F: EntryFormat, G: Locked<F>> {
+    /// Nothing.
+    Empty,
+    /// A page.
+    Leaf(Leaf),
+    /// A table.
+    Table(TableRef<'g, F, G>),
+}
+
+/// The bits that an entry held when it was read, to be replaced if it still holds them.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen(u64);
+
+/// The entry had changed since it was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Raced;
+
+/// An entry of a table in a tree that is locked by `guard`.
+///
+/// # Invariants
+///
+/// The entry is one of level `level` in a table of the guard's tree.
+pub(crate) struct EntryRef<'g, F: EntryFormat, G: Locked<F>> {
+    bits: &'g Atomic<u64>,
+    level: Level,
+    guard: &'g G,
+    _format: PhantomData<F>,
+}
+
+impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
+    /// Returns the entry's level.
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Returns what the entry holds.
+    pub(crate) fn load(&self) -> (Seen, Content<'g, F, G>) {
+        // Pairs with the exchange in `link`: who sees the entry sees an initialised table.
+        let bits = self.bits.load(Acquire);
+        let content = match F::decode(bits, self.level) {
+            Entry::Empty => Content::Empty,
+            Entry::Leaf(leaf) => Content::Leaf(leaf),
+            Entry::Table(hpa) => self.level.below().map_or(Content::Empty, |level| {
+                Content::Table(self.child(hpa, level))
+            }),
+        };
+        (Seen(bits), content)
+    }
+
+    /// Returns the table that the entry was seen to lead to.
+    fn child(&self, hpa: Hpa, level: Level) -> TableRef<'g, F, G> {
+        // SAFETY: By the invariant of the tree, the entry got the address from a table.
+        let entries = unsafe { table_at(hpa) };
+        TableRef {
+            // SAFETY: The table is in the tree. It is freed only after it was taken out and the
+            // exclusive guard was borrowed exclusively, which cannot be while `'g` borrows a guard.
+            // All its bytes are initialised.
+            entries: unsafe { entries.as_ref() },
+            level,
+            guard: self.guard,
+            _format: PhantomData,
+        }
+    }
+
+    /// Puts `leaf` into the entry if it still holds what was seen.
+    ///
+    /// What was there must not be a table. Access must not shrink: nothing is flushed.
+    pub(crate) fn install(&self, seen: Seen, leaf: &Leaf) -> Result<(), Raced> {
+        let bits = F::leaf(self.guard.tree().variant, leaf, self.level);
+        // The tree's invariants rest on these two, whatever a format does.
+        let is_leaf = matches!(F::decode(bits, self.level), Entry::Leaf(_));
+        let was_table = matches!(F::decode(seen.0, self.level), Entry::Table(_));
+        if kernel::warn_on!(!is_leaf || was_table) {
+            return Err(Raced);
+        }
+        self.exchange(seen, bits)
+    }
+
+    /// Puts `table` into the entry if it still holds what was seen, and returns it as part of the
+    /// tree; else gives it back.
+    ///
+    /// What was there must be empty.
+    pub(crate) fn link(&self, seen: Seen, table: Table<F>) -> Result<TableRef<'g, F, G>, Table<F>> {
+        let hpa = table.hpa();
+        let bits = F::table(hpa);
+        let Some(below) = self.level.below() else {
+            return Err(table);
+        };
+        let is_table = matches!(F::decode(bits, self.level), Entry::Table(to) if to == hpa);
+        let was_empty = matches!(F::decode(seen.0, self.level), Entry::Empty);
+        if kernel::warn_on!(!is_table || !was_empty) {
+            return Err(table);
+        }
+        // INVARIANT: If the exchange succeeds, the tree owns the table, which is new and so fits any
+        // level, and the entry decodes to it.
+        match self.exchange(seen, bits) {
+            Ok(()) => {
+                core::mem::forget(table);
+                Ok(self.child(hpa, below))
+            }
+            Err(Raced) => Err(table),
+        }
+    }
+
+    fn exchange(&self, seen: Seen, bits: u64) -> Result<(), Raced> {
+        match self.bits.cmpxchg(seen.0, bits, Full) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Raced),
+        }
+    }
+}
+
+impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
+    /// Empties the entry; what it held becomes a debt of the guard.
+    pub(crate) fn take_out(&self) {
+        // Only the processor changes the entry meanwhile, and only its accessed and dirty bits.
+        if self.bits.load(Relaxed) == 0 {
+            return;
+        }
+        match F::decode(self.bits.xchg(0, Full), self.level) {
+            Entry::Empty => return,
+            Entry::Leaf(_) => {
+                let mut counts = self.guard.counts.take();
+                counts.add(self.level, 1);
+                self.guard.counts.set(counts);
+            }
+            Entry::Table(hpa) => {
+                if let Some(below) = self.level.below() {
+                    let mut detached = self.guard.detached.replace(Detached::new());
+                    // SAFETY: By the invariant of the tree, the address is of a table of that level
+                    // which the tree owned. It is not in the tree any more: the guard's list owns
+                    // it.
+                    unsafe { detached.push(hpa, below) };
+                    self.guard.detached.set(detached);
+                }
+            }
+        }
+        self.guard.owed.set(true);
+    }
+}
+
+/// Trees of tables that were taken out, in a list that needs no memory.
+///
+/// Dropping a list that is not empty leaks the tables, since processors may still use them.
+///
+/// # Invariants
+///
+/// `first` is 0, or the kernel address of a table with its level in the low three bits. The word
+/// beside each table is of the same kind. The list owns the tables.
+pub(super) struct Detached<F: EntryFormat> {
+    first: usize,
+    _format: PhantomData<F>,
+}
+
+// SAFETY: The list owns its tables, which any thread may free.
+unsafe impl<F: EntryFormat> Send for Detached<F> {}
+
+impl<F: EntryFormat> Detached<F> {
+    const fn new() -> Self {
+        // INVARIANT: The list is empty.
+        Self {
+            first: 0,
+            _format: PhantomData,
+        }
+    }
+
+    /// Puts a table in front.
+    ///
+    /// # Safety
+    ///
+    /// `hpa` must be of a table of level `level`, whose ownership goes to the list.
+    unsafe fn push(&mut self, hpa: Hpa, level: Level) {
+        // SAFETY: By this function's contract.
+        let table = unsafe { table_at(hpa) };
+        // SAFETY: The page is of the allocator, and nobody else uses the word beside it.
+        unsafe { bindings::kvm_rs_table_set_link(table.as_ptr().cast(), self.first) };
+        // INVARIANT: The address is page-aligned, so its low bits have room for the level.
+        self.first = table.as_ptr().expose_provenance() | usize::from(level.number());
+    }
+
+    /// Frees all tables and adds their leaf entries to `counts`.
+    ///
+    /// Only for lists whose translations are flushed: this is [`super::tlb`]'s to see to.
+    pub(super) fn free(mut self, counts: &mut PageCounts, may_sleep: bool) {
+        while self.first != 0 {
+            let table = core::ptr::with_exposed_provenance_mut::<Entries>(self.first & !LINK_LEVEL);
+            // CAST: The value is at most 7.
+            let level = Level::from_number((self.first & LINK_LEVEL) as u8);
+            let (Some(table), Some(level)) = (NonNull::new(table), level) else {
+                // By the type invariant, this does not happen.
+                return;
+            };
+            // SAFETY: By the type invariant, this is a table of the list.
+            self.first = unsafe { bindings::kvm_rs_table_link(table.as_ptr().cast()) };
+            // SAFETY: The list owned the table, whose level this is, and has let go of it. It was
+            // taken out under an exclusive guard that was borrowed exclusively since, so no thread
+            // looks at it, and flushed, so no processor does.
+            unsafe { free_tree::<F>(table, level, counts, may_sleep) };
+        }
+    }
+}
+
+impl<F: EntryFormat> Drop for Detached<F> {
+    fn drop(&mut self) {
+        kernel::warn_on!(self.first != 0);
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Translations that processors may still hold, and who can make them forget.
+
+use super::{
+    entry::EntryFormat,
+    stats::PageCounts,
+    table::{
+        Detached,
+        Exclusive, //
+    },
+};
+
+/// Who can make all vCPUs of a VM forget the translations of its tables.
+pub(crate) trait RemoteFlush: Send + Sync + 'static {
+    /// Returns when no vCPU can use a translation that was in the tables before the call and is not
+    /// now: each vCPU flushes before it next enters the guest, and those that were in it have left.
+    ///
+    /// Called with the tables' lock held. Must not sleep, and may wait for other CPUs to answer an
+    /// interrupt.
+    fn flush_remote(&self);
+}
+
+/// The debt of having taken entries out of tables: processors may still use them.
+///
+/// The tables that went with them stay allocated until it is paid.
+#[must_use = "processors may still use what was taken out of the tables"]
+pub(crate) struct FlushOwed<F: EntryFormat> {
+    owed: bool,
+    counts: PageCounts,
+    tables: Detached<F>,
+}
+
+impl<F: EntryFormat> FlushOwed<F> {
+    /// Returns the debt for `counts` leaf entries and the trees of `tables`.
+    pub(super) fn new(owed: bool, counts: PageCounts, tables: Detached<F>) -> Self {
+        Self {
+            owed,
+            counts,
+            tables,
+        }
+    }
+
+    /// Returns whether anything was taken out.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed
+    }
+
+    /// Pays the debt, while the lock under which it was made is held: who finds the entries gone
+    /// may rely on nobody using them.
+    pub(crate) fn flush(self, _locked: &Exclusive<'_, F>, remote: &impl RemoteFlush) -> Flushed<F> {
+        if self.owed {
+            remote.flush_remote();
+        }
+        Flushed {
+            counts: self.counts,
+            tables: self.tables,
+        }
+    }
+
+    /// Pays the debt of tables that no processor uses any more.
+    pub(super) fn forgive(self) -> Flushed<F> {
+        Flushed {
+            counts: self.counts,
+            tables: self.tables,
+        }
+    }
+}
+
+/// What is left of a paid debt: tables to free, best done without a lock.
+#[must_use = "the tables are freed by `release`"]
+pub(crate) struct Flushed<F: EntryFormat> {
+    counts: PageCounts,
+    tables: Detached<F>,
+}
+
+impl<F: EntryFormat> Flushed<F> {
+    /// Frees the tables and returns how many leaf entries were taken out in all.
+    ///
+    /// With `may_sleep`, other tasks get their turn between tables.
+    pub(crate) fn release(self, may_sleep: bool) -> PageCounts {
+        let mut counts = self.counts;
+        self.tables.free(&mut counts, may_sleep);
+        counts
+    }
+}
