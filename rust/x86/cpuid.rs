@@ -22,6 +22,7 @@
 mod feature;
 mod guest;
 mod guest_features;
+mod leaves;
 mod supported;
 mod xstate;
 
@@ -36,9 +37,11 @@ pub(crate) use self::{
         Runtime, //
     },
     guest_features::GuestFeatures,
-    supported::{
+    leaves::{
         fill,
-        fill_emulated,
+        fill_emulated, //
+    },
+    supported::{
         Model,
         Supported, //
     }, //

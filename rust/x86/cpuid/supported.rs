@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What this host and this module can give to guests: KVM_GET_SUPPORTED_CPUID.
+//! What this host and this module can give to guests.
 //!
 //! Which features pass is data: [`PASSED`] from the host as they are, [`GATED`] from the host where
-//! the module can handle them, [`EMULATED`] whatever the host has. The rest of a leaf is made by
-//! [`fill`], leaf by leaf.
+//! the module can handle them, [`EMULATED`] whatever the host has; [`NEED_STATE`] takes away those
+//! whose registers guests cannot enable.
 
 use super::{
     super::control_regs::Xcr0,
@@ -14,10 +14,8 @@ use super::{
         Word, //
     },
     xstate::XstateLayout,
-    CpuidEntry,
     HostCpuid,
-    Reg,
-    TooBig, //
+    Reg, //
 };
 
 /// What the module and its VMX controls can virtualise.
@@ -69,24 +67,6 @@ const XCR0: Xcr0 = Xcr0::FP
     .with(Xcr0::YMM)
     .with(Xcr0::AVX512)
     .with(Xcr0::PKRU);
-
-/// Highest basic leaf that is told.
-const MAX_BASIC: u32 = 0x1f;
-
-/// First and highest extended leaf that is told.
-const EXTENDED: u32 = 0x8000_0000;
-const MAX_EXTENDED: u32 = 0x8000_0008;
-
-/// First and highest leaf of the hypervisor.
-const HYPERVISOR: u32 = 0x4000_0000;
-const MAX_HYPERVISOR: u32 = 0x4000_0001;
-
-/// "KVMKVMKVM\0\0\0" as EBX, ECX and EDX.
-const SIGNATURE: [u32; 3] = [
-    u32::from_le_bytes(*b"KVMK"),
-    u32::from_le_bytes(*b"VMKV"),
-    u32::from_le_bytes(*b"M\0\0\0"),
-];
 
 /// Features that a guest gets if the host has them and the kernel has not turned them off.
 #[rustfmt::skip]
@@ -167,6 +147,27 @@ const EMULATED: &[(Feature, Condition)] = &[
     (Feature::GBPAGES, |s| !s.ept),
 ];
 
+/// Features whose registers are components of XCR0, which go with them.
+#[rustfmt::skip]
+const NEED_STATE: &[(Xcr0, &[Feature])] = &[
+    (Xcr0::SSE, &[
+        Feature::XSAVEOPT, Feature::XSAVEC, Feature::XGETBV1, Feature::XSAVES,
+    ]),
+    (Xcr0::YMM, &[
+        Feature::AVX, Feature::FMA, Feature::F16C, Feature::AVX2, Feature::VAES,
+        Feature::VPCLMULQDQ, Feature::SHA512, Feature::SM3, Feature::SM4, Feature::AVX_VNNI,
+        Feature::AVX_IFMA, Feature::AVX_VNNI_INT8, Feature::AVX_NE_CONVERT,
+        Feature::AVX_VNNI_INT16,
+    ]),
+    (Xcr0::AVX512, &[
+        Feature::AVX512F, Feature::AVX512DQ, Feature::AVX512IFMA, Feature::AVX512PF,
+        Feature::AVX512ER, Feature::AVX512CD, Feature::AVX512BW, Feature::AVX512VL,
+        Feature::AVX512VBMI, Feature::AVX512_VBMI2, Feature::AVX512_VNNI, Feature::AVX512_BITALG,
+        Feature::AVX512_VPOPCNTDQ, Feature::AVX512_4VNNIW, Feature::AVX512_4FMAPS,
+        Feature::AVX512_VP2INTERSECT, Feature::AVX512_FP16, Feature::AVX512_BF16,
+    ]),
+];
+
 impl Supported {
     /// Returns the components of XCR0 that a guest may enable; 0 without XSAVE.
     #[must_use]
@@ -197,6 +198,15 @@ impl Supported {
         for feature in PASSED.iter().copied().chain(gated) {
             features.set(feature, from_host.has(feature));
         }
+        let xcr0 = Xcr0::new(self.xcr0());
+        for (_, lost) in NEED_STATE
+            .iter()
+            .filter(|(state, _)| !xcr0.contains(*state))
+        {
+            for &feature in *lost {
+                features.set(feature, false);
+            }
+        }
         for &(feature, condition) in EMULATED {
             if condition(self) {
                 features.set(feature, true);
@@ -206,7 +216,7 @@ impl Supported {
     }
 
     /// Returns EAX of leaf 0x8000_0008: widths of physical, linear and guest-physical addresses.
-    fn address_widths(&self, host_eax: u32) -> u32 {
+    pub(super) fn address_widths(&self, host_eax: u32) -> u32 {
         let linear = if self.la57 { 57 } else { 48 };
         let (physical, guest_physical) = if self.ept {
             let physical = host_eax & 0xff;
@@ -245,7 +255,7 @@ impl Model {
 /// Returns the bits of `word` that the CPU has and the kernel has not turned off.
 fn host_word(host: &impl HostCpuid, word: Word) -> u32 {
     let (leaf, index, reg) = word.location();
-    let [max_leaf, ..] = host.cpuid(leaf & EXTENDED, 0);
+    let [max_leaf, ..] = host.cpuid(leaf & 0x8000_0000, 0);
     if leaf > max_leaf {
         return 0;
     }
@@ -266,201 +276,5 @@ fn host_word(host: &impl HostCpuid, word: Word) -> u32 {
         raw
     } else {
         raw & host.kernel_word(word.kernel_word())
-    }
-}
-
-/// A table that is being filled, in memory of the caller's.
-struct Table<'a> {
-    entries: &'a mut [CpuidEntry],
-    len: usize,
-}
-
-impl Table<'_> {
-    /// Adds a row.
-    fn push(&mut self, entry: CpuidEntry) -> Result<(), TooBig> {
-        *self.entries.get_mut(self.len).ok_or(TooBig)? = entry;
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Adds the row of one (sub)leaf.
-    fn add(&mut self, leaf: u32, index: u32, regs: [u32; 4]) -> Result<(), TooBig> {
-        self.push(CpuidEntry::new(leaf, index, regs))
-    }
-}
-
-/// Fills `entries` with the table of KVM_GET_SUPPORTED_CPUID and returns the number of its rows.
-///
-/// `model` was made for the same host.
-///
-/// # Errors
-///
-/// [`TooBig`] if `entries` has less room than the table needs.
-pub(crate) fn fill(
-    host: &impl HostCpuid,
-    model: &Model,
-    entries: &mut [CpuidEntry],
-) -> Result<usize, TooBig> {
-    let mut table = Table { entries, len: 0 };
-
-    let [host_max, vendor @ ..] = host.cpuid(0, 0);
-    let max = host_max.min(MAX_BASIC);
-    let [b, c, d] = vendor;
-    table.add(0, 0, [max, b, c, d])?;
-    for leaf in 1..=max {
-        basic(host, model, leaf, &mut table)?;
-    }
-
-    let [host_max, ..] = host.cpuid(EXTENDED, 0);
-    let max = host_max.min(MAX_EXTENDED);
-    table.add(EXTENDED, 0, [max, 0, 0, 0])?;
-    for leaf in EXTENDED + 1..=max {
-        table.add(leaf, 0, extended(host, model, leaf))?;
-    }
-
-    let [b, c, d] = SIGNATURE;
-    table.add(HYPERVISOR, 0, [MAX_HYPERVISOR, b, c, d])?;
-    table.add(MAX_HYPERVISOR, 0, [model.supported.kvm_features, 0, 0, 0])?;
-    Ok(table.len)
-}
-
-/// Adds the rows of one basic leaf from 1 up.
-fn basic(
-    host: &impl HostCpuid,
-    model: &Model,
-    leaf: u32,
-    table: &mut Table<'_>,
-) -> Result<(), TooBig> {
-    match leaf {
-        1 => {
-            let [eax, ebx, ..] = host.cpuid(1, 0);
-            let word = |word| model.features.word(word);
-            // The initial APIC ID is each vCPU's own; the host's would change with the CPU.
-            table.add(
-                1,
-                0,
-                [eax, ebx & 0x00ff_ffff, word(Word::L1Ecx), word(Word::L1Edx)],
-            )
-        }
-        2 => table.add(2, 0, host.cpuid(2, 0)),
-        4 => caches(host, table),
-        // ARAT: the APIC timer does not stop in deep sleep.
-        6 => table.add(6, 0, [4, 0, 0, 0]),
-        7 => extended_features(host, &model.features, table),
-        0xd => xsave(host, model, table),
-        // No processor serial number, MONITOR, performance counters, topology and all else that
-        // the module does not virtualise.
-        _ => table.add(leaf, 0, [0; 4]),
-    }
-}
-
-/// Adds the rows of leaf 4: the host's caches, up to and with the first that does not exist.
-fn caches(host: &impl HostCpuid, table: &mut Table<'_>) -> Result<(), TooBig> {
-    // The bound keeps a CPU that never says "no more" from filling the table.
-    for index in 0..16 {
-        let regs = host.cpuid(4, index);
-        table.add(4, index, regs)?;
-        let [eax, ..] = regs;
-        if eax & 0x1f == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Adds the rows of leaf 7.
-fn extended_features(
-    host: &impl HostCpuid,
-    features: &Features,
-    table: &mut Table<'_>,
-) -> Result<(), TooBig> {
-    let [host_max, ..] = host.cpuid(7, 0);
-    let max = host_max.min(2);
-    let word = |word| features.word(word);
-    table.add(
-        7,
-        0,
-        [max, word(Word::L7Ebx), word(Word::L7Ecx), word(Word::L7Edx)],
-    )?;
-    if max >= 1 {
-        table.add(7, 1, [word(Word::L7s1Eax), 0, 0, word(Word::L7s1Edx)])?;
-    }
-    if max >= 2 {
-        table.add(7, 2, [0, 0, 0, word(Word::L7s2Edx)])?;
-    }
-    Ok(())
-}
-
-/// Adds the rows of leaf 0xd.
-fn xsave(host: &impl HostCpuid, model: &Model, table: &mut Table<'_>) -> Result<(), TooBig> {
-    let Model {
-        supported,
-        features,
-        layout,
-    } = model;
-    let xcr0 = supported.xcr0();
-    let size = layout.standard_size(xcr0);
-    // CAST: the two halves of the mask.
-    table.add(0xd, 0, [xcr0 as u32, size, size, (xcr0 >> 32) as u32])?;
-    if xcr0 == 0 {
-        return Ok(());
-    }
-
-    let compact = features.has(Feature::XSAVEC) || features.has(Feature::XSAVES);
-    let size = if compact {
-        layout.compacted_size(xcr0)
-    } else {
-        0
-    };
-    table.add(0xd, 1, [features.word(Word::LDs1Eax), size, 0, 0])?;
-
-    for index in (2..64).filter(|&index| (xcr0 >> index) & 1 != 0 && layout.has(index)) {
-        let [eax, ebx, ecx, _] = host.cpuid(0xd, index);
-        // Bit 2 of ECX is for extended feature disable (XFD), which no guest has.
-        table.add(0xd, index, [eax, ebx, ecx & !(1 << 2), 0])?;
-    }
-    Ok(())
-}
-
-/// Returns the registers of one extended leaf above the first.
-fn extended(host: &impl HostCpuid, model: &Model, leaf: u32) -> [u32; 4] {
-    let word = |word| model.features.word(word);
-    match leaf {
-        0x8000_0001 => {
-            let [eax, ebx, ..] = host.cpuid(leaf, 0);
-            let ebx = ebx & !0x0fff_0000;
-            [eax, ebx, word(Word::E1Ecx), word(Word::E1Edx)]
-        }
-        0x8000_0005 => host.cpuid(leaf, 0),
-        0x8000_0006 => {
-            let [eax, ebx, ecx, edx] = host.cpuid(leaf, 0);
-            [eax, ebx, ecx, edx & !(3 << 16)]
-        }
-        0x8000_0007 => [0, 0, 0, word(Word::E7Edx)],
-        0x8000_0008 => {
-            let [eax, ..] = host.cpuid(leaf, 0);
-            [model.supported.address_widths(eax), word(Word::E8Ebx), 0, 0]
-        }
-        // The brand string is for user space to choose.
-        _ => [0; 4],
-    }
-}
-
-/// Fills `entries` with the table of KVM_GET_EMULATED_CPUID and returns the number of its rows.
-///
-/// The module emulates no instruction that the CPU lacks, so the rows say nothing but that.
-///
-/// # Errors
-///
-/// [`TooBig`] if `entries` has less room than the rows and one spare, as KVM demands.
-pub(crate) fn fill_emulated(entries: &mut [CpuidEntry]) -> Result<usize, TooBig> {
-    let mut table = Table { entries, len: 0 };
-    table.add(0, 0, [7, 0, 0, 0])?;
-    table.add(1, 0, [0; 4])?;
-    table.add(7, 0, [0; 4])?;
-    if table.len < table.entries.len() {
-        Ok(table.len)
-    } else {
-        Err(TooBig)
     }
 }

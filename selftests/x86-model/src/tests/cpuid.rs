@@ -204,6 +204,15 @@ fn without_xsave_there_is_no_area() {
     let model = Model::new(&Host::default(), none);
     let entries = table(&Host::default(), &model);
     assert_eq!(regs(&entries, 0xd, 0), [0, 576, 576, 0]);
+    for lost in [
+        Feature::XSAVE,
+        Feature::XSAVEOPT,
+        Feature::AVX,
+        Feature::AVX2,
+    ] {
+        assert!(!model.features.has(lost), "{lost:?}");
+    }
+    assert!(model.features.has(Feature::SSE4_2));
     assert!(find(&entries, 0xd, 1).is_none());
     let pku = |ept| Supported {
         host_xcr0: 0x2e7,
