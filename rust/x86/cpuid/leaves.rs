@@ -7,6 +7,7 @@
 use super::{
     feature::{
         Feature,
+        Features,
         Word, //
     },
     supported::Model,
