@@ -384,6 +384,6 @@ mod tests {
         assert!(make(u64::MAX, 1, 0).is_none());
         assert!(make(0, 1 << 52, 0).is_none());
         assert!(make(0, 1, u64::MAX - 0xffe).is_none());
-        assert!(make(0, 1, u64::MAX - 0xfff).is_some());
+        assert!(make(0, 1, u64::MAX - 0x1000).is_some());
     }
 }
