@@ -128,6 +128,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Cr0 {
     /// The value after RESET.
     pub(crate) const RESET: Self = Self::ET.with(Self::NW).with(Self::CD);
@@ -190,6 +191,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Cr4 {
     /// Bits that a guest may set whatever its CPUID says.
     pub(crate) const ALWAYS: Self = Self::VME
@@ -256,6 +258,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Xcr0 {
     /// The value after RESET.
     pub(crate) const RESET: Self = Self::FP;
@@ -310,6 +313,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Rflags {
     /// The I/O privilege level, both bits.
     pub(crate) const IOPL: Self = Self(3 << 12);
@@ -342,6 +346,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Dr6 {
     /// Bits that read 1 where their meaning does not apply, and the value after RESET.
     pub(crate) const ACTIVE_LOW: Self = Self(0xffff_0ff0);
@@ -366,6 +371,7 @@ bits! {
     }
 }
 
+#[allow(dead_code, reason = "a table of names; not each is used")]
 impl Dr7 {
     /// The local and global enable bits of the four breakpoints.
     pub(crate) const ENABLE: Self = Self(0xff);
