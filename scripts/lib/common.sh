@@ -80,15 +80,3 @@ step() {
 duration() {
 	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
 }
-
-# drop_others PREFIX KEEP: removes what older inputs left behind in the cache.
-# With KVM_RS_KEEP set, nothing is removed.
-drop_others() {
-	local path
-	[ -z "${KVM_RS_KEEP:-}" ] || return 0
-	for path in "$CACHE/$1"-????????????; do
-		[ -e "$path" ] && [ "$path" != "$2" ] || continue
-		note "removing $path"
-		rm -rf "$path"
-	done
-}
