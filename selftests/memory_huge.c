@@ -181,13 +181,10 @@ TEST_F(memory_huge, munmap_and_mmap_anew)
 
 TEST_F(memory_huge, mprotect_a_part)
 {
-	struct kvm_run *run = self->vcpu.run;
-
 	turn(_metadata, self, 0, 0);
 	ASSERT_EQ(mprotect(self->mem + 100 * PAGE, PAGE, PROT_READ), 0);
 	ASSERT_EQ(run_pages(self, SLOT_GPA + 100 * PAGE, 1), -EFAULT);
-	EXPECT_EQ(run->exit_reason, KVM_EXIT_MEMORY_FAULT);
-	EXPECT_EQ(run->memory_fault.gpa & ~(PAGE - 1), SLOT_GPA + 100 * PAGE);
+	EXPECT_EQ(vcpu_fault_is_at(&self->vcpu, SLOT_GPA + 100 * PAGE), true);
 	EXPECT_EQ(page(self, 100)[1], 1);
 	/* Its neighbours are as they were. */
 	ASSERT_EQ(run_pages(self, SLOT_GPA + 99 * PAGE, 1), 0);

@@ -114,7 +114,6 @@ TEST_F(memory_notifier, munmap_and_mmap_anew)
 
 TEST_F(memory_notifier, mprotect)
 {
-	struct kvm_run *run = self->vcpu.run;
 	unsigned int i;
 
 	for (i = 0; i < 3; i++) {
@@ -122,10 +121,7 @@ TEST_F(memory_notifier, mprotect)
 		ASSERT_EQ(mprotect((void *)self->mem, PAGES * PAGE, PROT_READ), 0);
 		/* Reads go through, the write does not, however often. */
 		ASSERT_EQ(vcpu_run(&self->vcpu), -EFAULT);
-		EXPECT_EQ(run->exit_reason, KVM_EXIT_MEMORY_FAULT);
-		EXPECT_EQ(run->memory_fault.gpa & ~(PAGE - 1), SLOT_GPA);
-		EXPECT_EQ(run->memory_fault.size, PAGE);
-		EXPECT_EQ(run->memory_fault.flags, 0);
+		EXPECT_EQ(vcpu_fault_is_at(&self->vcpu, SLOT_GPA), true);
 		ASSERT_EQ(vcpu_run(&self->vcpu), -EFAULT);
 		EXPECT_EQ(vcpu_regs(&self->vcpu).rdx, self->count + 1);
 		EXPECT_EQ(self->mem[1], self->count);

@@ -20,6 +20,7 @@
  * memory, which all go into the sum in %rax. Reports every 2048 steps.
  */
 GUEST_CODE(checksum, 64,
+	"	sti\n"
 	"1:	movl $2048, %ecx\n"
 	"2:	movq %rax, %rdx\n"
 	"	shlq $13, %rdx\n"

@@ -19,6 +19,7 @@
 
 /* Writes to all pages of the slot in turn, for ever; counts the rounds. */
 GUEST_CODE(writer, 64,
+	"	sti\n"
 	"1:	movl $0x40000000, %ebx\n"
 	"2:	incq (%rbx)\n"
 	"	movq (%rbx), %rax\n"

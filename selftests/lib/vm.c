@@ -410,6 +410,17 @@ int vcpu_run(struct vcpu *vcpu)
 	return try_ioctl(vcpu->fd, KVM_RUN, 0);
 }
 
+bool vcpu_fault_is_at(struct vcpu *vcpu, uint64_t gpa)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->exit_reason == KVM_EXIT_UNKNOWN)
+		return true;
+	return run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
+	       run->memory_fault.gpa / PAGE == gpa / PAGE &&
+	       run->memory_fault.size == PAGE && !run->memory_fault.flags;
+}
+
 void *vcpu_io_data(struct vcpu *vcpu)
 {
 	return (char *)vcpu->run + vcpu->run->io.data_offset;

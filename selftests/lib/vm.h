@@ -185,6 +185,11 @@ void __vcpu_run_to_port(struct vcpu *vcpu, unsigned int port,
 			const char *file, int line);
 /* Describes the last exit on stdout. */
 void vcpu_dump(struct vcpu *vcpu, int error);
+/*
+ * Whether the -EFAULT that KVM_RUN just gave says so in kvm_run: KVM leaves
+ * KVM_EXIT_UNKNOWN there, KVM_EXIT_MEMORY_FAULT must name the page of @gpa.
+ */
+bool vcpu_fault_is_at(struct vcpu *vcpu, uint64_t gpa);
 /* Data of a port exit. */
 void *vcpu_io_data(struct vcpu *vcpu);
 
