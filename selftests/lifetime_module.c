@@ -4,7 +4,7 @@
  * loaded again. Only with kvm_rs as the device under test.
  *
  * KVM_RS_MODULE names the module file for loading; by default
- * /rig/kvm_rs.ko or the one of the running kernel.
+ * /rig/modules/kvm_rs.ko or the one of the running kernel.
  */
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -26,7 +26,7 @@ static int module_file(void)
 
 	if (path)
 		return open(path, O_RDONLY);
-	fd = open("/rig/kvm_rs.ko", O_RDONLY);
+	fd = open("/rig/modules/kvm_rs.ko", O_RDONLY);
 	if (fd >= 0)
 		return fd;
 	uname(&name);

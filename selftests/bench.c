@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the common operations of a VM cost: not a test. Prints one line for
+ * each figure: name, unit and value, separated by tabs; lower is better.
+ *
+ *   bench [DEVICE]
+ *
+ * Times are differences of RDTSC, which in the emulated machine are counts of
+ * instructions, host's and guest's together; on hardware they are cycles. Each
+ * is the least of many. A jump in front of RDTSC makes the emulator count all
+ * that came before it.
+ */
+#include <time.h>
+
+#include "vm.h"
+
+#define SLOT_GPA	0x40000000UL
+#define MIB		(1UL << 20)
+
+#define RDTSC64		"jmp 99f; 99: rdtsc; shlq $32, %rdx; orq %rdx, %rax\n"
+
+/* The least of %r12 turns of one instruction, into %r15. */
+#define TIMED(name, before, text)					\
+	GUEST_CODE(name, 64,						\
+		"	movq $-1, %r15\n"				\
+		"1:	" RDTSC64					\
+		"	movq %rax, %r14\n"				\
+		before							\
+		text "\n"						\
+		RDTSC64							\
+		"	subq %r14, %rax\n"				\
+		"	cmpq %r15, %rax\n"				\
+		"	cmovbq %rax, %r15\n"				\
+		"	decq %r12\n"					\
+		"	jnz 1b\n"					\
+		"	outb %al, $" STR(PORT_DONE) "\n")
+TIMED(time_nothing, "	xorl %eax, %eax\n", "");
+TIMED(time_cpuid, "	xorl %eax, %eax\n", "cpuid");
+TIMED(time_port_read, "	xorl %eax, %eax\n", "inb $0xe0, %al");
+
+/* Writes to %r12 addresses from %rbx, %rsi apart; the time goes to %r15. */
+GUEST_CODE(touch, 64,
+	RDTSC64
+	"	movq %rax, %r14\n"
+	"1:	movb $1, (%rbx)\n"
+	"	addq %rsi, %rbx\n"
+	"	decq %r12\n"
+	"	jnz 1b\n"
+	RDTSC64
+	"	subq %r14, %rax\n"
+	"	movq %rax, %r15\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static const char *path;
+
+static uint64_t rdtsc(void)
+{
+	uint32_t low, high;
+
+	asm volatile("jmp 1f; 1: rdtsc" : "=a" (low), "=d" (high) : : "memory");
+	return (uint64_t)high << 32 | low;
+}
+
+static void report(const char *name, const char *unit, double value)
+{
+	printf("%s\t%s\t%.10g\n", name, unit, value);
+	fflush(stdout);
+}
+
+static uint64_t guest_run(struct vcpu *vcpu, const char *code, const char *end,
+			  uint64_t turns, uint64_t rbx, uint64_t rsi)
+{
+	struct kvm_regs regs = {
+		.rip = CODE_GPA, .rsp = STACK_GPA, .rflags = 2,
+		.r12 = turns, .rbx = rbx, .rsi = rsi,
+	};
+	struct kvm_run *run = vcpu->run;
+	int fd = vcpu->fd;
+
+	__vm_load(vcpu->vm, CODE_GPA, code, end);
+	vcpu_set_regs(vcpu, &regs);
+	/* A loop as tight as a client can have it. */
+	do {
+		if (ioctl(fd, KVM_RUN, 0) || run->exit_reason != KVM_EXIT_IO) {
+			vcpu_dump(vcpu, errno);
+			die("the guest stopped");
+		}
+	} while (run->io.direction == KVM_EXIT_IO_IN);
+	return vcpu_regs(vcpu).r15;
+}
+#define RUN(vcpu, code, turns, rbx, rsi)				\
+	guest_run(vcpu, code, code##_end, turns, rbx, rsi)
+
+static void bench_exits(void)
+{
+	struct vcpu vcpu;
+	uint64_t nothing;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	nothing = RUN(&vcpu, time_nothing, 100, 0, 0);
+	RUN(&vcpu, time_cpuid, 100, 0, 0);
+	report("CPUID exit", "instructions",
+	       RUN(&vcpu, time_cpuid, 1000, 0, 0) - nothing);
+	RUN(&vcpu, time_port_read, 100, 0, 0);
+	report("port read served by user space", "instructions",
+	       RUN(&vcpu, time_port_read, 1000, 0, 0) - nothing);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+static char *prefault(size_t size, bool huge)
+{
+	char *mem = memory_alloc(size, SZ_2M);
+	size_t at;
+
+	madvise(mem, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	for (at = 0; at < size; at += PAGE)
+		mem[at] = 1;
+	return mem;
+}
+
+static int compare(const void *a, const void *b)
+{
+	long x = *(const long *)a, y = *(const long *)b;
+
+	return (x > y) - (x < y);
+}
+
+#define REPEATS		7
+
+/*
+ * The guest writes to each page of memory that the client has touched, mapped
+ * by @step on the host's side: time of one violation, and host memory that
+ * the slot and its tables take, for a GiB.
+ */
+static void bench_violations(const char *name, const char *memory_name,
+			     size_t size, size_t step)
+{
+	long pages[REPEATS], before;
+	uint64_t time, least = ~0UL;
+	struct vcpu vcpu;
+	struct vm vm;
+	unsigned int i;
+	char *mem;
+
+	mem = prefault(size, step == SZ_2M);
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	for (i = 0; i < REPEATS; i++) {
+		before = host_pages_used();
+		if (vm_set_slot(&vm, 1, 0, SLOT_GPA, size, mem))
+			die("slot");
+		/* The tables above the last level are not what is timed. */
+		RUN(&vcpu, touch, 1, SLOT_GPA, step);
+		time = RUN(&vcpu, touch, size / step - 1, SLOT_GPA + step, step);
+		pages[i] = host_pages_used() - before;
+		if (time < least)
+			least = time;
+		if (vm_set_slot(&vm, 1, 0, SLOT_GPA, 0, mem))
+			die("slot");
+	}
+	qsort(pages, REPEATS, sizeof(pages[0]), compare);
+	/* Four instructions of each turn are the guest's loop. */
+	report(name, "instructions", (double)least / (size / step - 1) - 4);
+	report(memory_name, "KiB", pages[REPEATS / 2] * 4.0 * (1024 * MIB / size));
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	munmap(mem, size);
+}
+
+static double seconds(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec + ts.tv_nsec * 1e-9;
+}
+
+/* Counts of RDTSC in a second, as the kernel's clocks see it. */
+static double rdtsc_rate(void)
+{
+	uint64_t ticks = rdtsc();
+	double time = seconds(CLOCK_MONOTONIC_RAW);
+
+	while (seconds(CLOCK_MONOTONIC_RAW) - time < 0.1)
+		;
+	return (rdtsc() - ticks) / (seconds(CLOCK_MONOTONIC_RAW) - time);
+}
+
+/*
+ * Two figures: what the calling thread executes, and the time that passes for
+ * it, most of which may be waiting for grace periods in whole ticks.
+ */
+static void bench_create(void)
+{
+	int dev = open(path, O_RDWR | O_CLOEXEC), vm, vcpu;
+	double cpu, least = 1e9, rate = rdtsc_rate();
+	long elapsed[51];
+	unsigned int i;
+
+	for (i = 0; i < 51; i++) {
+		elapsed[i] = rdtsc();
+		cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
+		vm = ioctl(dev, KVM_CREATE_VM, 0);
+		vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+		if (vcpu < 0)
+			die("vcpu: %s", strerror(errno));
+		close(vcpu);
+		close(vm);
+		cpu = seconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
+		elapsed[i] = rdtsc() - elapsed[i];
+		if (cpu < least)
+			least = cpu;
+	}
+	close(dev);
+	qsort(elapsed, 51, sizeof(elapsed[0]), compare);
+	report("VM and vCPU create and destroy", "instructions",
+	       (long)(least * rate / 10 + 0.5) * 10);
+	report("VM and vCPU create and destroy, elapsed", "ticks",
+	       elapsed[25] / 1000 * 1000);
+}
+
+/* Host memory of a VM with a vCPU and one slot whose memory is not touched. */
+static void bench_vm_memory(void)
+{
+	static struct vcpu vcpus[50];
+	static struct vm vms[50];
+	long pages[3], before;
+	unsigned int i, k;
+	char *mem = memory_alloc(SZ_2M, SZ_2M);
+
+	for (k = 0; k < 3; k++) {
+		before = host_pages_used();
+		for (i = 0; i < 50; i++) {
+			vm_create_empty(&vms[i]);
+			vcpu_create(&vcpus[i], &vms[i], 0);
+			if (vm_set_slot(&vms[i], 0, 0, 0, SZ_2M, mem))
+				die("slot");
+		}
+		pages[k] = host_pages_used() - before;
+		for (i = 0; i < 50; i++) {
+			vcpu_destroy(&vcpus[i]);
+			vm_destroy(&vms[i]);
+		}
+	}
+	qsort(pages, 3, sizeof(pages[0]), compare);
+	report("host memory of a VM", "KiB", pages[1] * 4 / 50.0);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		setenv("KVM_RS_DEVICE", argv[1], 1);
+	path = device_path();
+	bench_exits();
+	bench_violations("EPT violation, 4K page", "host memory of a GiB in 4K pages",
+			 64 * MIB, PAGE);
+	bench_violations("EPT violation, 2M page", "host memory of a GiB in 2M pages",
+			 128 * MIB, SZ_2M);
+	bench_create();
+	bench_vm_memory();
+	return 0;
+}
