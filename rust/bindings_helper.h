@@ -11,5 +11,7 @@
 #include <linux/syscore_ops.h>
 
 #include "helpers/helpers.h"
+#include "helpers/ioctl.h"
 #include "helpers/mm.h"
+#include "helpers/wait.h"
 #include "vmx/guest_regs.h"

@@ -60,6 +60,8 @@ pub(crate) use self::{
         Read, //
     },
     base::{
+        after_reset as base_after_reset,
+        change as change_base,
         BaseChange,
         Mode,
         DEFAULT_ADDRESS, //

@@ -13,6 +13,7 @@
 #include <linux/smp.h>
 
 #include <asm/cpufeature.h>
+#include <asm/cpuid/api.h>
 #include <asm/debugreg.h>
 #include <asm/mce.h>
 #include <asm/msr.h>
@@ -74,7 +75,7 @@ void kvm_rs_smp_mb(void)
 void kvm_rs_send_reschedule(unsigned int cpu)
 {
 	if (cpu < nr_cpu_ids && cpu_online(cpu))
-		smp_send_reschedule(cpu);
+		arch_smp_send_reschedule(cpu);
 }
 
 static DEFINE_PER_CPU(u64, current_vmcs) = U64_MAX;
@@ -174,14 +175,14 @@ bool kvm_rs_cpu_has_vmx(void)
 }
 
 /**
- * kvm_rs_cpu_has() - Whether the kernel knows and uses a CPU feature
- * @feature:	Word * 32 + bit, as X86_FEATURE_* are numbered
+ * kvm_rs_feature_word() - A word of the features that the kernel knows and uses
+ * @index:	The word, as enum cpuid_leafs numbers them
+ *
+ * Return: The word, all ones if there is none with that number.
  */
-bool kvm_rs_cpu_has(unsigned int feature)
+u32 kvm_rs_feature_word(unsigned long index)
 {
-	if (feature >= NCAPINTS * 32)
-		return false;
-	return test_bit(feature, (unsigned long *)boot_cpu_data.x86_capability);
+	return index < NCAPINTS ? boot_cpu_data.x86_capability[index] : ~0U;
 }
 
 /**

@@ -83,7 +83,18 @@ void kvm_rs_guest_timing_enter(void)
 	guest_timing_enter_irqoff();
 }
 
+/**
+ * kvm_rs_guest_timing_exit() - Take the interrupts that came in guest time, then end guest time
+ *
+ * A tick that interrupted the guest must find the task still in guest time to be accounted to it.
+ *
+ * Context: Interrupts off, on return too.
+ */
 void kvm_rs_guest_timing_exit(void)
 {
+	local_irq_enable();
+	/* The instruction after STI does not take interrupts yet. */
+	asm volatile("nop");
+	local_irq_disable();
 	guest_timing_exit_irqoff();
 }

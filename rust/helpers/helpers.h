@@ -42,7 +42,7 @@ void kvm_rs_hotplug_unregister(int state);
 bool kvm_rs_system_is_going_down(void);
 void kvm_rs_on_each_cpu(void (*function)(void *data));
 bool kvm_rs_cpu_has_vmx(void);
-bool kvm_rs_cpu_has(unsigned int feature);
+u32 kvm_rs_feature_word(unsigned long index);
 int kvm_rs_virt_get(void);
 void kvm_rs_virt_put(void);
 unsigned int kvm_rs_tsc_khz(void);
@@ -149,7 +149,8 @@ struct mm_struct *kvm_rs_current_mm(void);
 void kvm_rs_mmgrab(struct mm_struct *mm);
 void kvm_rs_mmdrop(struct mm_struct *mm);
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);
-unsigned long kvm_rs_page_to_phys(struct page *page);
+void *kvm_rs_page_alloc(void);
+void kvm_rs_page_free(void *page);
 unsigned long kvm_rs_virt_to_phys(const void *address);
 int kvm_rs_fault_install(struct vm_fault *fault, void *address);
 unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault);
@@ -158,6 +159,8 @@ int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *oper
 int kvm_rs_mutex_lock_killable(struct mutex *mutex);
 void kvm_rs_mutex_unlock(struct mutex *mutex);
 void kvm_rs_mutex_destroy(struct mutex *mutex);
+void kvm_rs_signals_block(u64 mask);
+void kvm_rs_signals_unblock(void);
 bool kvm_rs_access_ok(unsigned long address, unsigned long size);
 
 /* parameter.c */

@@ -4,12 +4,16 @@
 #include <linux/anon_inodes.h>
 #include <linux/fcntl.h>
 #include <linux/fs.h>
+#include <linux/gfp.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+
+#include <asm/io.h>
 
 #include "helpers.h"
 
@@ -33,9 +37,14 @@ void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct pree
 	preempt_notifier_init(notifier, ops);
 }
 
-unsigned long kvm_rs_page_to_phys(struct page *page)
+void *kvm_rs_page_alloc(void)
 {
-	return page_to_phys(page);
+	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+}
+
+void kvm_rs_page_free(void *page)
+{
+	free_page((unsigned long)page);
 }
 
 unsigned long kvm_rs_virt_to_phys(const void *address)
@@ -100,4 +109,23 @@ void kvm_rs_mutex_unlock(struct mutex *mutex)
 void kvm_rs_mutex_destroy(struct mutex *mutex)
 {
 	mutex_destroy(mutex);
+}
+
+/**
+ * kvm_rs_signals_block() - Block exactly these signals, and keep the old mask
+ * @mask:	One bit for each signal
+ *
+ * The old mask is kept where a restarted system call looks for it, as sigsuspend does.
+ */
+void kvm_rs_signals_block(u64 mask)
+{
+	sigset_t set = { .sig = { mask } };
+
+	sigprocmask(SIG_SETMASK, &set, &current->real_blocked);
+}
+
+void kvm_rs_signals_unblock(void)
+{
+	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
+	sigemptyset(&current->real_blocked);
 }

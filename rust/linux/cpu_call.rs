@@ -68,10 +68,16 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     out
 }
 
-/// Returns whether the kernel uses the CPU feature `word * 32 + bit` of its own numbering.
-pub(crate) fn cpu_has(feature: u32) -> bool {
+/// Returns whether the boot CPU has VMX.
+pub(crate) fn has_vmx() -> bool {
+    // SAFETY: Reading it has no preconditions.
+    unsafe { bindings::kvm_rs_cpu_has_vmx() }
+}
+
+/// Returns word `index` of the kernel's own feature bits; all ones for a word that it does not have.
+pub(crate) fn feature_word(index: usize) -> u32 {
     // SAFETY: The shim checks the range.
-    unsafe { bindings::kvm_rs_cpu_has(feature) }
+    unsafe { bindings::kvm_rs_feature_word(index as kernel::ffi::c_ulong) }
 }
 
 /// Returns the host's MSR `index`, or `None` if reading it faults.

@@ -38,9 +38,10 @@ pub(crate) fn timing_enter() {
     unsafe { bindings::kvm_rs_guest_timing_enter() };
 }
 
-/// Ends it. Interrupts must be off.
+/// Lets interrupts that came in guest time be handled, and then ends guest time. Interrupts must be off,
+/// and are off on return.
 #[inline]
-pub(crate) fn timing_exit() {
-    // SAFETY: Interrupts are off.
+pub(crate) fn interrupt_window_and_timing_exit() {
+    // SAFETY: Interrupts are off, and no lock is held that an interrupt handler takes.
     unsafe { bindings::kvm_rs_guest_timing_exit() };
 }

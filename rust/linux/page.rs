@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Physical addresses of the kernel's own memory.
+//! Pages of the kernel's own memory, and their physical addresses.
 
 use crate::{
     bindings,
     x86::addr::Hpa, //
 };
+use core::ptr::NonNull;
+use kernel::prelude::*;
 
 /// Returns the physical address of what `pointer` points to.
 ///
@@ -13,4 +15,44 @@ use crate::{
 pub(crate) fn physical_address<T: ?Sized>(pointer: *const T) -> Hpa {
     // SAFETY: The computation has no preconditions beyond the kind of memory.
     Hpa::new(unsafe { bindings::kvm_rs_virt_to_phys(pointer.cast()) } as u64)
+}
+
+/// A zeroed page of kernel memory that may be mapped into user space.
+///
+/// # Invariants
+///
+/// The pointer is to a page that this value owns a reference to.
+pub(crate) struct KernelPage(NonNull<u8>);
+
+// SAFETY: It owns plain memory.
+unsafe impl Send for KernelPage {}
+// SAFETY: Only the address is given out.
+unsafe impl Sync for KernelPage {}
+
+impl KernelPage {
+    /// Allocates a page.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: Allocation in process context has no other precondition.
+        let page = unsafe { bindings::kvm_rs_page_alloc() };
+        // INVARIANT: The page is ours.
+        NonNull::new(page.cast()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Returns the address of the page, valid as long as `self`.
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// Returns the physical address of the page.
+    pub(crate) fn address(&self) -> Hpa {
+        physical_address(self.0.as_ptr())
+    }
+}
+
+impl Drop for KernelPage {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the reference is ours to give back.
+        unsafe { bindings::kvm_rs_page_free(self.0.as_ptr().cast()) };
+    }
 }

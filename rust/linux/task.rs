@@ -94,6 +94,11 @@ pub(crate) struct PreemptNotifier<T: SchedOut> {
     _pin: PhantomPinned,
 }
 
+// SAFETY: Registration is bound to a thread only while `with_registered` runs in it.
+unsafe impl<T: SchedOut + Send> Send for PreemptNotifier<T> {}
+// SAFETY: `with_registered` is called by one thread at a time, and `inner` may be shared.
+unsafe impl<T: SchedOut + Sync> Sync for PreemptNotifier<T> {}
+
 impl<T: SchedOut> PreemptNotifier<T> {
     const OPERATIONS: bindings::preempt_ops = bindings::preempt_ops {
         sched_in: Some(Self::sched_in),
@@ -141,8 +146,9 @@ impl<T: SchedOut> PreemptNotifier<T> {
     ///
     /// Must not be called again on the same notifier from inside `f` or from another thread: the
     /// vCPU's mutex, which the caller holds, sees to that.
-    pub(crate) fn with_registered<R>(self: Pin<&Self>, f: impl FnOnce() -> R) -> R {
-        // SAFETY: The notifier is initialised, pinned, and not registered (see above).
+    pub(crate) fn with_registered<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: The notifier is initialised and pinned, as it can be made by pinned initialisation
+        // only, and it is not registered (see above).
         unsafe { bindings::preempt_notifier_register(self.raw.get()) };
         let result = f();
         // SAFETY: It was registered above, for the current task.

@@ -121,6 +121,8 @@ pub(crate) struct GuestMsrValues {
     pub(crate) star: u64,
     /// IA32_LSTAR.
     pub(crate) lstar: u64,
+    /// IA32_CSTAR: kept, but used by no instruction of an Intel CPU.
+    pub(crate) cstar: u64,
     /// IA32_FMASK.
     pub(crate) fmask: u64,
     /// IA32_TSC_AUX.

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM_CHECK_EXTENSION: what this module does. A capability is told only if all behind it works.
+
+use crate::{
+    bindings::*,
+    vm::{
+        MAX_VCPUS,
+        MAX_VCPU_IDS, //
+    },
+};
+
+/// The slots that a client can use.
+const USER_SLOTS: i32 = crate::memory::USER_SLOTS as i32;
+
+/// Returns what KVM_CHECK_EXTENSION answers: 0 for what is not there.
+pub(super) fn check(capability: usize) -> i32 {
+    let Ok(capability) = u32::try_from(capability) else {
+        return 0;
+    };
+    match capability {
+        KVM_CAP_USER_MEMORY
+        | KVM_CAP_USER_MEMORY2
+        | KVM_CAP_DESTROY_MEMORY_REGION_WORKS
+        | KVM_CAP_JOIN_MEMORY_REGIONS_WORKS
+        | KVM_CAP_READONLY_MEM
+        | KVM_CAP_SYNC_MMU
+        | KVM_CAP_EXT_CPUID
+        | KVM_CAP_NOP_IO_DELAY
+        | KVM_CAP_MP_STATE
+        | KVM_CAP_USER_NMI
+        | KVM_CAP_XCRS
+        | KVM_CAP_GET_TSC_KHZ
+        | KVM_CAP_SPLIT_IRQCHIP
+        | KVM_CAP_SET_BOOT_CPU_ID
+        | KVM_CAP_IMMEDIATE_EXIT
+        | KVM_CAP_ENABLE_CAP_VM
+        | KVM_CAP_CHECK_EXTENSION_VM
+        | KVM_CAP_INTERNAL_ERROR_DATA
+        | KVM_CAP_MEMORY_FAULT_INFO
+        | KVM_CAP_GET_MSR_FEATURES
+        | KVM_CAP_TSC_DEADLINE_TIMER => 1,
+        // Bits, one for each kind of VM: only the default one.
+        KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
+        // CAST: Small constants.
+        KVM_CAP_NR_VCPUS | KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
+        KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,
+        KVM_CAP_NR_MEMSLOTS => USER_SLOTS,
+        _ => 0,
+    }
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ioctls of a vCPU.
+
+use super::{
+    command::command,
+    convert,
+    msr_list,
+    system::entries_address, //
+};
+use crate::{
+    bindings::*,
+    linux::{
+        anon_inode::{
+            FileObject,
+            MappedPage, //
+        },
+        cpu_call::tsc_khz,
+        signal_mask::SignalMask,
+        uaccess, //
+    },
+    vcpu::{
+        MpState,
+        Owned,
+        Vcpu, //
+    },
+    vm::Vm,
+    x86::{
+        addr::Gva,
+        cpuid::{
+            self,
+            CpuidEntry, //
+        },
+        guest_msr::MsrError,
+        msr_index, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// The file of a vCPU, which keeps its VM.
+pub(super) struct VcpuFile {
+    vm: Arc<Vm>,
+    vcpu: Arc<Vcpu>,
+}
+
+impl VcpuFile {
+    /// Returns the file of a VM's vCPU.
+    pub(super) fn new(vm: Arc<Vm>, vcpu: Arc<Vcpu>) -> Self {
+        Self { vm, vcpu }
+    }
+}
+
+impl FileObject for VcpuFile {
+    type Pointer = Arc<Self>;
+
+    fn ioctl(this: ArcBorrow<'_, Self>, command: u32, argument: usize) -> Result<isize> {
+        this.vm.check_owner()?;
+        // The type of an ioctl is in bits 8 to 15: what is not KVM's is not waited for.
+        if command >> 8 & 0xff != KVM_RS_KVMIO {
+            return Err(EINVAL);
+        }
+        // These do not wait for a running guest.
+        match command {
+            KVM_RS_IOCTL_INTERRUPT if this.vcpu.controller().is_some() => {
+                return Err(ENXIO);
+            }
+            _ => {}
+        }
+        let mut owned = this.vcpu.lock()?;
+        dispatch(&this.vm, &this.vcpu, &mut owned, command, argument)
+    }
+
+    fn page(this: ArcBorrow<'_, Self>, index: usize) -> Option<MappedPage> {
+        this.vcpu.run_page().page(index)
+    }
+}
+
+fn dispatch(
+    vm: &Vm,
+    vcpu: &Arc<Vcpu>,
+    owned: &mut Owned,
+    command: u32,
+    argument: usize,
+) -> Result<isize> {
+    match command {
+        KVM_RS_IOCTL_RUN => {
+            if argument != 0 {
+                return Err(EINVAL);
+            }
+            vcpu.run(vm, owned)?;
+        }
+        KVM_RS_IOCTL_GET_REGS => {
+            let regs = convert::to_regs(&owned.general_registers());
+            command!(KVM_RS_IOCTL_GET_REGS: kvm_regs).write(argument, &regs)?;
+        }
+        KVM_RS_IOCTL_SET_REGS => {
+            let regs = command!(KVM_RS_IOCTL_SET_REGS: kvm_regs).read(argument)?;
+            owned.set_general_registers(&convert::from_regs(&regs));
+        }
+        KVM_RS_IOCTL_GET_SREGS => {
+            let sregs = convert::to_sregs(&owned.system_registers(vcpu));
+            command!(KVM_RS_IOCTL_GET_SREGS: kvm_sregs).write(argument, &sregs)?;
+        }
+        KVM_RS_IOCTL_SET_SREGS => {
+            let sregs = command!(KVM_RS_IOCTL_SET_SREGS: kvm_sregs).read(argument)?;
+            owned.set_system_registers(vm, vcpu, &convert::from_sregs(&sregs))?;
+        }
+        KVM_RS_IOCTL_GET_FPU => {
+            let fpu = convert::to_fpu(&owned.state.fpu.fxsave());
+            command!(KVM_RS_IOCTL_GET_FPU: kvm_fpu).write(argument, &fpu)?;
+        }
+        KVM_RS_IOCTL_SET_FPU => {
+            let fpu = command!(KVM_RS_IOCTL_SET_FPU: kvm_fpu).read(argument)?;
+            let mut image = owned.state.fpu.fxsave();
+            convert::from_fpu(&fpu, &mut image);
+            owned.state.fpu.set_fxsave(&image);
+        }
+        KVM_RS_IOCTL_SET_CPUID => set_cpuid(vm, vcpu, owned, argument)?,
+        KVM_RS_IOCTL_SET_CPUID2 => set_cpuid2(vm, vcpu, owned, argument)?,
+        KVM_RS_IOCTL_GET_CPUID2 => get_cpuid2(vm, vcpu, owned, argument)?,
+        KVM_RS_IOCTL_GET_MSRS => return get_msrs(vm, vcpu, owned, argument),
+        KVM_RS_IOCTL_SET_MSRS => return set_msrs(vm, vcpu, owned, argument),
+        KVM_RS_IOCTL_GET_XCRS => {
+            let mut xcrs: kvm_xcrs = uaccess::zeroed();
+            xcrs.nr_xcrs = 1;
+            if let Some(first) = xcrs.xcrs.first_mut() {
+                first.value = owned.state.xcr0.value();
+            }
+            command!(KVM_RS_IOCTL_GET_XCRS: kvm_xcrs).write(argument, &xcrs)?;
+        }
+        KVM_RS_IOCTL_SET_XCRS => set_xcrs(owned, argument)?,
+        KVM_RS_IOCTL_GET_MP_STATE => {
+            let mut state: kvm_mp_state = uaccess::zeroed();
+            state.mp_state = match owned.state.mp_state {
+                MpState::Runnable => KVM_MP_STATE_RUNNABLE,
+                MpState::Uninitialized => KVM_MP_STATE_UNINITIALIZED,
+                MpState::InitReceived => KVM_MP_STATE_INIT_RECEIVED,
+                MpState::Halted => KVM_MP_STATE_HALTED,
+            };
+            command!(KVM_RS_IOCTL_GET_MP_STATE: kvm_mp_state).write(argument, &state)?;
+        }
+        KVM_RS_IOCTL_SET_MP_STATE => {
+            let state = command!(KVM_RS_IOCTL_SET_MP_STATE: kvm_mp_state).read(argument)?;
+            set_mp_state(vcpu, owned, state.mp_state)?;
+        }
+        KVM_RS_IOCTL_INTERRUPT => {
+            let interrupt = command!(KVM_RS_IOCTL_INTERRUPT: kvm_interrupt).read(argument)?;
+            let vector = u8::try_from(interrupt.irq).map_err(|_| EINVAL)?;
+            if owned.state.events.interrupt.is_some() {
+                return Err(EEXIST);
+            }
+            owned.state.events.interrupt = Some(vector);
+        }
+        KVM_RS_IOCTL_NMI => vcpu.send_nmi(),
+        KVM_RS_IOCTL_SET_SIGNAL_MASK => set_signal_mask(owned, argument)?,
+        KVM_RS_IOCTL_GET_LAPIC => {
+            let mut area = [0; 1024];
+            vcpu.get_lapic(&owned.state, false, &mut area)?;
+            command!(KVM_RS_IOCTL_GET_LAPIC: [u8; 1024]).write(argument, &area)?;
+        }
+        KVM_RS_IOCTL_SET_LAPIC => {
+            if vcpu.controller().is_none() {
+                return Err(EINVAL);
+            }
+            let area = command!(KVM_RS_IOCTL_SET_LAPIC: [u8; 1024]).read(argument)?;
+            vcpu.set_lapic(&mut owned.state, false, &area)?;
+        }
+        KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(tsc_khz() as isize),
+        KVM_RS_IOCTL_TRANSLATE => {
+            let mut translation =
+                command!(KVM_RS_IOCTL_TRANSLATE: kvm_translation).read(argument)?;
+            let gpa = owned.translate(vm, Gva::new(translation.linear_address));
+            translation.physical_address = gpa.map_or(!0, |gpa| gpa.value());
+            translation.valid = u8::from(gpa.is_some());
+            translation.writeable = 1;
+            translation.usermode = 0;
+            uaccess::write(argument, &translation)?;
+        }
+        _ => return Err(EINVAL),
+    }
+    Ok(0)
+}
+
+/// Takes the older table, whose entries have no subleaves.
+fn set_cpuid(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result {
+    let header: kvm_cpuid = uaccess::read(argument)?;
+    let count = header.nent as usize;
+    if count > cpuid::MAX_ENTRIES {
+        return Err(E2BIG);
+    }
+    let old: KVVec<kvm_cpuid_entry> = uaccess::read_list(entries_address(argument)?, count)?;
+    let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for entry in &old {
+        let entry = CpuidEntry {
+            function: entry.function,
+            eax: entry.eax,
+            ebx: entry.ebx,
+            ecx: entry.ecx,
+            edx: entry.edx,
+            ..CpuidEntry::default()
+        };
+        entries.push(entry, GFP_KERNEL_ACCOUNT)?;
+    }
+    owned.set_cpuid(vm, vcpu, entries)
+}
+
+fn set_cpuid2(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result {
+    let header: kvm_cpuid2 = uaccess::read(argument)?;
+    let count = header.nent as usize;
+    if count > cpuid::MAX_ENTRIES {
+        return Err(E2BIG);
+    }
+    let entries = uaccess::read_list(entries_address(argument)?, count)?;
+    owned.set_cpuid(vm, vcpu, entries)
+}
+
+fn get_cpuid2(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result {
+    let mut header: kvm_cpuid2 = uaccess::read(argument)?;
+    owned.with_vmcs(|vmcs, state| state.refresh_cpuid(vm, vcpu, vmcs));
+    let entries = owned.state.cpuid.entries();
+    if (header.nent as usize) < entries.len() {
+        return Err(E2BIG);
+    }
+    uaccess::write_list(entries_address(argument)?, entries)?;
+    // CAST: At most MAX_ENTRIES.
+    header.nent = entries.len() as u32;
+    uaccess::write(argument, &header)
+}
+
+fn get_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
+    let features = &vm.hypervisor().model.features;
+    msr_list::access(argument, true, |entry| {
+        let index = entry.index;
+        let result = owned.with_vmcs(|vmcs, state| state.read_msr(vcpu, vmcs, index, true));
+        entry.data = match result {
+            Ok(value) => value,
+            Err(MsrError::Unknown) if msr_index::is_forgiven(index, 0, features) => 0,
+            Err(_) => return None,
+        };
+        Some(())
+    })
+}
+
+fn set_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
+    let features = &vm.hypervisor().model.features;
+    msr_list::access(argument, false, |entry| {
+        let (index, data) = (entry.index, entry.data);
+        let result =
+            owned.with_vmcs(|vmcs, state| state.write_msr(vm, vcpu, vmcs, index, data, true));
+        match result {
+            Ok(()) => Some(()),
+            Err(MsrError::Unknown) if msr_index::is_forgiven(index, data, features) => Some(()),
+            Err(_) => None,
+        }
+    })
+}
+
+fn set_xcrs(owned: &mut Owned, argument: usize) -> Result {
+    let xcrs = command!(KVM_RS_IOCTL_SET_XCRS: kvm_xcrs).read(argument)?;
+    if xcrs.nr_xcrs > KVM_MAX_XCRS || xcrs.flags != 0 {
+        return Err(EINVAL);
+    }
+    // Only XCR0 exists; entries for others are passed over, as in KVM.
+    for entry in xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize) {
+        if entry.xcr == 0 {
+            return owned.set_xcr0(entry.value);
+        }
+    }
+    Ok(())
+}
+
+fn set_mp_state(vcpu: &Vcpu, owned: &mut Owned, value: u32) -> Result {
+    let state = match value {
+        KVM_MP_STATE_RUNNABLE => MpState::Runnable,
+        KVM_MP_STATE_UNINITIALIZED => MpState::Uninitialized,
+        KVM_MP_STATE_INIT_RECEIVED => MpState::InitReceived,
+        KVM_MP_STATE_HALTED => MpState::Halted,
+        _ => return Err(EINVAL),
+    };
+    // Without a local APIC in the kernel nothing could end the other states.
+    if vcpu.controller().is_none() && state != MpState::Runnable {
+        return Err(EINVAL);
+    }
+    owned.state.mp_state = state;
+    Ok(())
+}
+
+fn set_signal_mask(owned: &mut Owned, argument: usize) -> Result {
+    if argument == 0 {
+        owned.signal_mask = None;
+        return Ok(());
+    }
+    let header: kvm_signal_mask = uaccess::read(argument)?;
+    if header.len as usize != size_of::<u64>() {
+        return Err(EINVAL);
+    }
+    let address = argument
+        .checked_add(size_of::<kvm_signal_mask>())
+        .ok_or(EFAULT)?;
+    owned.signal_mask = Some(SignalMask(uaccess::read(address)?));
+    Ok(())
+}

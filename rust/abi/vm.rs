@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ioctls of a VM.
+
+use super::{
+    capability,
+    command::command,
+    system::no_argument,
+    vcpu::VcpuFile, //
+};
+use crate::{
+    bindings::*,
+    linux::{
+        anon_inode::{
+            self,
+            FileObject, //
+        },
+        cpu_call::tsc_khz, //
+    },
+    memory::Region,
+    vm::Vm,
+    x86::addr::{
+        Gpa,
+        Hva, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// The file of a VM.
+pub(super) struct VmFile;
+
+impl FileObject for VmFile {
+    type Pointer = Arc<Vm>;
+
+    fn ioctl(vm: ArcBorrow<'_, Vm>, command: u32, argument: usize) -> Result<isize> {
+        vm.check_owner()?;
+        match command {
+            KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check(argument) as isize),
+            KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
+            KVM_RS_IOCTL_SET_USER_MEMORY_REGION => {
+                let region = command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
+                    .read(argument)?;
+                // Flags that need the larger structure are unknown here.
+                vm.mmu().set_region(&Region {
+                    slot: region.slot,
+                    flags: region.flags,
+                    gpa: Gpa::new(region.guest_phys_addr),
+                    size: region.memory_size,
+                    hva: Hva::new(region.userspace_addr),
+                })?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_SET_USER_MEMORY_REGION2 => {
+                let region =
+                    command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION2: kvm_userspace_memory_region2)
+                        .read(argument)?;
+                vm.mmu().set_region(&Region {
+                    slot: region.slot,
+                    flags: region.flags,
+                    gpa: Gpa::new(region.guest_phys_addr),
+                    size: region.memory_size,
+                    hva: Hva::new(region.userspace_addr),
+                })?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_ENABLE_CAP => {
+                enable(&vm, &command!(KVM_RS_IOCTL_ENABLE_CAP: kvm_enable_cap).read(argument)?)
+            }
+            KVM_RS_IOCTL_SET_BOOT_CPU_ID => {
+                vm.set_boot_cpu_id(argument as u64)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_GET_TSC_KHZ => {
+                no_argument(0)?;
+                Ok(tsc_khz() as isize)
+            }
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
+    let vcpu = vm.create_vcpu(id as u64)?;
+    let name = CString::try_from_fmt(fmt!("kvm-rs-vcpu:{}", vcpu.id()))?;
+    let file = Arc::new(VcpuFile::new(vm.into(), vcpu), GFP_KERNEL_ACCOUNT)?;
+    let fd = anon_inode::install::<VcpuFile>(&name, file)?;
+    Ok(fd as isize)
+}
+
+fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
+    if capability.flags != 0 {
+        return Err(EINVAL);
+    }
+    let [argument, ..] = capability.args;
+    match capability.cap {
+        KVM_CAP_SPLIT_IRQCHIP => vm.split_irqchip(argument)?,
+        KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,
+        _ => return Err(EINVAL),
+    }
+    Ok(0)
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What all VMs share: the CPU's capabilities, the VPIDs, the host's constant state, and what guests can
+//! be told in CPUID. Made once at load.
+
+use crate::{
+    linux::{
+        cpu_call,
+        host::{
+            self,
+            HostConstants, //
+        },
+        parameter::{
+            self,
+            Parameters, //
+        }, //
+    },
+    vmx::{
+        capability::{
+            Capabilities,
+            Refusal,
+            Wanted, //
+        },
+        controls::secondary,
+        msr_bitmap::MsrBitmap,
+        vpid::VpidPool, //
+    },
+    x86::cpuid::{
+        HostCpuid,
+        Model,
+        Supported, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What all VMs share.
+pub(crate) struct Hypervisor {
+    /// What this CPU's VMX offers.
+    pub(crate) capabilities: Capabilities,
+    /// The host state that never changes.
+    pub(crate) host: HostConstants,
+    /// Which MSRs guests access directly.
+    pub(crate) msr_bitmap: MsrBitmap,
+    /// The VPIDs of all vCPUs.
+    pub(crate) vpids: Arc<VpidPool>,
+    /// What guests can be told in CPUID.
+    pub(crate) model: Model,
+    /// Width of host-physical addresses in bits.
+    pub(crate) physical_bits: u8,
+    /// What was asked for and is in use.
+    pub(crate) parameters: Parameters,
+}
+
+/// The CPU that this runs on, as [`Model`] asks about it.
+pub(crate) struct ThisCpu;
+
+impl HostCpuid for ThisCpu {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        cpu_call::cpuid(leaf, subleaf)
+    }
+
+    fn kernel_word(&self, index: usize) -> u32 {
+        cpu_call::feature_word(index)
+    }
+}
+
+/// Tells the log why the module does not load, and returns the errno.
+fn refuse(refusal: &Refusal) -> Error {
+    match refusal {
+        Refusal::DisabledByFirmware => {
+            pr_err!("VMX is disabled by the firmware (IA32_FEATURE_CONTROL)\n");
+            EOPNOTSUPP
+        }
+        Refusal::Control(missing) => {
+            pr_err!(
+                "this CPU lacks {} controls {:#x}\n",
+                missing.name,
+                missing.bits
+            );
+            EOPNOTSUPP
+        }
+        Refusal::Ept(what) => {
+            pr_err!("EPT on this CPU lacks {}\n", what);
+            EOPNOTSUPP
+        }
+        Refusal::Vmcs(why) => {
+            pr_err!("the VMCS of this CPU cannot be used: {}\n", why);
+            EOPNOTSUPP
+        }
+    }
+}
+
+impl Hypervisor {
+    /// Looks at the CPU, and says in the log what is found and what is off.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        if !cpu_call::has_vmx() {
+            pr_err!("this CPU has no VMX\n");
+            return Err(EOPNOTSUPP);
+        }
+        let wanted = parameter::wanted();
+        if !wanted.ept {
+            pr_err!("ept=0 needs shadow paging, which this version does not have\n");
+            return Err(EOPNOTSUPP);
+        }
+        if !wanted.unrestricted_guest {
+            pr_err!("unrestricted_guest=0 is not possible in this version\n");
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: The CPU has VMX.
+        let capabilities = unsafe {
+            Capabilities::probe(Wanted {
+                vpid: wanted.vpid,
+                ept_ad: wanted.eptad,
+            })
+        }
+        .map_err(|refusal| refuse(&refusal))?;
+
+        let parameters = Parameters {
+            ept: true,
+            vpid: capabilities.vpid(),
+            flexpriority: false,
+            unrestricted_guest: true,
+            eptad: capabilities.ept_ad(),
+            pml: false,
+        };
+        parameter::report(&parameters);
+
+        let host = host::constants();
+        let [widths, ..] = cpu_call::cpuid(0x8000_0008, 0);
+        // CAST: The width is the low byte.
+        let physical_bits = widths as u8;
+        let supported = Supported {
+            host_xcr0: host.xcr0,
+            ept: true,
+            ept_five_levels: false,
+            host_physical_bits: physical_bits,
+            x2apic: true,
+            tsc_deadline: true,
+            rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
+            invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
+            ..Supported::default()
+        };
+        let hypervisor = Self {
+            capabilities,
+            host,
+            msr_bitmap: MsrBitmap::new()?,
+            vpids: Arc::pin_init(VpidPool::new(), GFP_KERNEL)?,
+            model: Model::new(&ThisCpu, supported),
+            physical_bits,
+            parameters,
+        };
+        hypervisor.describe();
+        Ok(Arc::new(hypervisor, GFP_KERNEL)?)
+    }
+
+    /// Says in the log what is in use.
+    fn describe(&self) {
+        let on = |on: bool| if on { "on" } else { "off" };
+        let ept = self.capabilities.ept_vpid();
+        pr_info!(
+            "EPT with pages of 4K{}{}, accessed and dirty bits {}; VPID {}\n",
+            if ept.page_2m() { ", 2M" } else { "" },
+            if ept.page_1g() { ", 1G" } else { "" },
+            on(self.capabilities.ept_ad()),
+            on(self.capabilities.vpid()),
+        );
+        pr_info!("unrestricted guest on, FlexPriority off, PML off\n");
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's parameters, which `/sys/module/kvm_rs/parameters` shows.
+
+use crate::bindings;
+
+pub(crate) use crate::bindings::kvm_rs_parameters as Parameters;
+
+/// Returns what the user asked for. To be called before [`report`].
+pub(crate) fn wanted() -> Parameters {
+    // SAFETY: The module loader has set the parameters, and nothing changes them but `report`.
+    unsafe { (&raw const bindings::kvm_rs_parameters).read() }
+}
+
+/// Makes sysfs show what is in use.
+pub(crate) fn report(parameters: &Parameters) {
+    // SAFETY: Each member is one byte that sysfs reads whole; only module loading writes them.
+    unsafe { (&raw const *parameters).copy_to(&raw mut bindings::kvm_rs_parameters, 1) };
+}

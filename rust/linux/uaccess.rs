@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Structures of the KVM uapi, copied from and to the client once.
+
+use crate::bindings;
+use core::mem::MaybeUninit;
+use kernel::{
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+/// A plain structure of the uapi.
+///
+/// # Safety
+///
+/// Every bit pattern must be a valid value, and a value that was made from zeroes by writing fields
+/// must have no uninitialised padding that matters: the structures of the uapi name their padding.
+pub(crate) unsafe trait Plain: Sized {}
+
+macro_rules! plain {
+    ($($name:ty),* $(,)?) => {
+        $(
+            // SAFETY: The structure consists of integers and arrays and unions of them, with its
+            // padding named.
+            unsafe impl Plain for $name {}
+        )*
+    };
+}
+
+plain!(
+    u8,
+    u32,
+    u64,
+    [u8; 1024],
+    bindings::kvm_cpuid2,
+    bindings::kvm_cpuid,
+    bindings::kvm_cpuid_entry,
+    bindings::kvm_enable_cap,
+    bindings::kvm_fpu,
+    bindings::kvm_interrupt,
+    bindings::kvm_mp_state,
+    bindings::kvm_msr_entry,
+    bindings::kvm_msr_list,
+    bindings::kvm_msrs,
+    bindings::kvm_regs,
+    bindings::kvm_signal_mask,
+    bindings::kvm_sregs,
+    bindings::kvm_translation,
+    bindings::kvm_userspace_memory_region,
+    bindings::kvm_userspace_memory_region2,
+    bindings::kvm_xcrs,
+    crate::x86::cpuid::CpuidEntry,
+);
+
+/// Returns a structure of zeroes.
+pub(crate) fn zeroed<T: Plain>() -> T {
+    // SAFETY: Every bit pattern is a valid `T`.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Copies a structure from the client's `address`; `EFAULT` if it cannot be read.
+pub(crate) fn read<T: Plain>(address: usize) -> Result<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    let bytes: *mut [MaybeUninit<u8>] =
+        core::ptr::slice_from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>());
+    // SAFETY: `value` has these bytes, they may be uninitialised, and nothing else refers to them.
+    let bytes = unsafe { &mut *bytes };
+    UserSlice::new(UserPtr::from_addr(address), size_of::<T>())
+        .reader()
+        .read_raw(bytes)?;
+    // SAFETY: All bytes were written, and every bit pattern is a valid `T`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Copies a structure to the client's `address`; `EFAULT` if it cannot be written.
+pub(crate) fn write<T: Plain>(address: usize, value: &T) -> Result {
+    let value: *const T = value;
+    let bytes = core::ptr::slice_from_raw_parts(value.cast::<u8>(), size_of::<T>());
+    // SAFETY: By the trait's requirement the value has no uninitialised bytes.
+    let bytes = unsafe { &*bytes };
+    UserSlice::new(UserPtr::from_addr(address), size_of::<T>())
+        .writer()
+        .write_slice(bytes)
+}
+
+/// Copies `count` structures from the client's `address`.
+pub(crate) fn read_list<T: Plain>(address: usize, count: usize) -> Result<KVVec<T>> {
+    let mut list = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for index in 0..count {
+        list.push(read(element::<T>(address, index)?)?, GFP_KERNEL_ACCOUNT)?;
+    }
+    Ok(list)
+}
+
+/// Copies structures to the client's `address`.
+pub(crate) fn write_list<T: Plain>(address: usize, list: &[T]) -> Result {
+    for (index, value) in list.iter().enumerate() {
+        write(element::<T>(address, index)?, value)?;
+    }
+    Ok(())
+}
+
+/// Returns the address of an element of a list at `address`.
+fn element<T>(address: usize, index: usize) -> Result<usize> {
+    index
+        .checked_mul(size_of::<T>())
+        .and_then(|offset| address.checked_add(offset))
+        .ok_or(EFAULT)
+}

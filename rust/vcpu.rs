@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual CPU: its run loop, its exits, and the registers that its client sees.
+//!
+//! # Who may touch what
+//!
+//! * [`Owned`], the VMCS and the [`State`], is behind the vCPU's mutex, which KVM_RUN and every vCPU
+//!   ioctl hold throughout. Waiting for it can be killed.
+//! * The VMCS is accessed only while it is current, with preemption off ([`Owned::load`]).
+//! * The host's half of the lazily switched state ([`HostSwitch`]) is brought back by the scheduler when
+//!   the thread leaves its CPU, so it is outside the mutex and used by the holder's thread only.
+//! * Everything else is atomic: the [`Doorbell`], the local APIC's shared half, counters.
+//!
+//! Lock order: the vCPU's mutex is outermost but for the VM's configuration lock; see `vm`.
+
+pub(crate) mod control;
+mod debug;
+mod emulation;
+mod events;
+mod exits;
+mod interrupt;
+mod io;
+mod msr;
+mod pending;
+pub(crate) mod registers;
+pub(crate) mod request;
+mod reset;
+mod run;
+mod run_page;
+pub(crate) mod state;
+pub(crate) mod stats;
+
+pub(crate) use self::{
+    run_page::{
+        RunPage,
+        MAPPING_SIZE, //
+    },
+    state::MpState, //
+};
+
+use self::{
+    interrupt::InterruptController,
+    request::Doorbell,
+    state::State,
+    stats::{
+        ExitCounts,
+        Registered, //
+    }, //
+};
+use crate::{
+    hypervisor::Hypervisor,
+    linux::{
+        mutex::{
+            KillableGuard,
+            KillableMutex, //
+        },
+        preempt::PreemptGuard,
+        signal_mask::SignalMask,
+        task::PreemptNotifier, //
+    },
+    vm::Vm,
+    vmx::{
+        host_state::{
+            self,
+            GuestMsrValues,
+            HostSwitch, //
+        },
+        tlb::Owed,
+        vmcs::{
+            CurrentVmcs,
+            Load,
+            Vmcs, //
+        },
+        vpid::Vpid, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// What the vCPU's mutex protects.
+pub(crate) struct Owned {
+    vmcs: Vmcs,
+    /// The state beside the VMCS.
+    pub(crate) state: State,
+    /// The signals to block during KVM_RUN.
+    pub(crate) signal_mask: Option<SignalMask>,
+}
+
+impl Owned {
+    /// Makes the VMCS current on this CPU, with what of it belongs to the CPU.
+    #[inline]
+    pub(crate) fn load<'a>(
+        &'a mut self,
+        preempt: &'a PreemptGuard,
+    ) -> (CurrentVmcs<'a>, &'a mut State) {
+        let Self { vmcs, state, .. } = self;
+        let (current, load) = vmcs.make_current(preempt);
+        if load == Load::Moved {
+            host_state::write_per_cpu(&current, preempt);
+            state.owed = Owed::ALL;
+        }
+        (current, state)
+    }
+
+    /// Calls `f` with the VMCS current and preemption off; it must not sleep.
+    pub(crate) fn with_vmcs<R>(
+        &mut self,
+        f: impl FnOnce(&CurrentVmcs<'_>, &mut State) -> R,
+    ) -> R {
+        let preempt = PreemptGuard::new();
+        let (vmcs, state) = self.load(&preempt);
+        f(&vmcs, state)
+    }
+}
+
+/// A virtual CPU.
+#[pin_data]
+pub(crate) struct Vcpu {
+    id: u32,
+    bootstrap: bool,
+    doorbell: Arc<Doorbell>,
+    run_page: RunPage,
+    controller: Option<Arc<InterruptController>>,
+    vpid: Option<Vpid>,
+    eptp: u64,
+    nmis: Atomic<u32>,
+    counts: Registered,
+    #[pin]
+    host_switch: PreemptNotifier<HostSwitch>,
+    #[pin]
+    owned: KillableMutex<Owned>,
+}
+
+impl Vcpu {
+    /// Creates a vCPU at reset.
+    pub(crate) fn new(
+        hypervisor: &Hypervisor,
+        id: u32,
+        eptp: u64,
+        bootstrap: bool,
+        in_kernel_apic: bool,
+    ) -> Result<Arc<Self>> {
+        let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
+        let controller = if in_kernel_apic {
+            Some(Arc::pin_init(
+                InterruptController::new(id, doorbell.clone()),
+                GFP_KERNEL_ACCOUNT,
+            )?)
+        } else {
+            None
+        };
+        let vpid = if hypervisor.capabilities.vpid() {
+            hypervisor.vpids.take()
+        } else {
+            None
+        };
+        let mut owned = Owned {
+            vmcs: Vmcs::new(hypervisor.capabilities.revision())?,
+            state: State::new(hypervisor, bootstrap)?,
+            signal_mask: None,
+        };
+        let number = vpid.as_ref().map(Vpid::number);
+        owned.with_vmcs(|vmcs, state| reset::set_up(hypervisor, vmcs, state, eptp, number));
+        let counts = ExitCounts::new()?;
+        let vcpu = Arc::pin_init(
+            try_pin_init!(Self {
+                id,
+                bootstrap,
+                doorbell,
+                run_page: RunPage::new()?,
+                controller,
+                vpid,
+                eptp,
+                nmis: Atomic::new(0),
+                counts,
+                host_switch <- PreemptNotifier::new(Ok::<_, Error>(HostSwitch::new())),
+                owned <- KillableMutex::new(
+                    owned,
+                    c"kvm_rs vcpu",
+                    kernel::static_lock_class!(),
+                ),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        {
+            let mut owned = vcpu.lock()?;
+            vcpu.power_up_apic(&mut owned.state, bootstrap);
+            vcpu.reset(&mut owned);
+            if !bootstrap && in_kernel_apic {
+                owned.state.mp_state = MpState::Uninitialized;
+            }
+        }
+        Ok(vcpu)
+    }
+
+    /// Waits for the vCPU; `EINTR` if a fatal signal came first.
+    pub(crate) fn lock(&self) -> Result<KillableGuard<'_, Owned>> {
+        self.owned.lock_killable()
+    }
+
+    /// Runs the guest; see [`run::run`].
+    pub(crate) fn run(self: &Arc<Self>, vm: &Vm, owned: &mut Owned) -> Result {
+        let mask = owned.signal_mask;
+        let _blocked = mask.as_ref().map(SignalMask::block);
+        self.host_switch.with_registered(|| {
+            let result = run::run(vm, self, owned);
+            let _preempt = PreemptGuard::new();
+            self.host_switch().to_host();
+            result
+        })
+    }
+
+    /// Returns the vCPU's number, which its local APIC starts with as its ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Returns whether this is the vCPU that boots.
+    pub(crate) fn is_bootstrap(&self) -> bool {
+        self.bootstrap
+    }
+
+    /// Returns the pages shared with the client.
+    #[inline]
+    pub(crate) fn run_page(&self) -> &RunPage {
+        &self.run_page
+    }
+
+    /// Returns how other threads reach the vCPU.
+    #[inline]
+    pub(crate) fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
+    /// Returns the local APIC and its timer, if they are in the kernel.
+    #[inline]
+    pub(crate) fn controller(&self) -> Option<&InterruptController> {
+        self.controller.as_deref()
+    }
+
+    /// Returns the lazily switched state.
+    #[inline]
+    pub(crate) fn host_switch(&self) -> &HostSwitch {
+        &self.host_switch.inner
+    }
+
+    /// Returns the EPT pointer.
+    #[inline]
+    pub(crate) fn eptp(&self) -> u64 {
+        self.eptp
+    }
+
+    /// Returns the VPID, if the vCPU has one.
+    #[inline]
+    pub(crate) fn vpid(&self) -> Option<u16> {
+        self.vpid.as_ref().map(Vpid::number)
+    }
+
+    /// Returns the CPU that this runs on, for reports.
+    pub(crate) fn cpu(&self) -> u32 {
+        PreemptGuard::new().cpu()
+    }
+
+    /// Counts an exit with this basic reason.
+    #[inline]
+    pub(crate) fn count_exit(&self, reason: usize) {
+        self.counts.count(reason);
+    }
+
+    /// Sends the vCPU an NMI.
+    pub(crate) fn send_nmi(&self) {
+        self.nmis.fetch_add(1, Full);
+        self.doorbell.ring(request::Request::Event);
+    }
+
+    /// Takes the NMIs that were sent.
+    fn take_nmis(&self) -> u8 {
+        // CAST: At most 2.
+        self.nmis.xchg(0, Full).min(2) as u8
+    }
+
+    /// Returns the guest's values of lazily switched MSRs, having brought the host's back.
+    pub(crate) fn lazy_msrs(&self) -> GuestMsrValues {
+        let _preempt = PreemptGuard::new();
+        self.host_switch().to_host();
+        self.host_switch().guest_msrs()
+    }
+
+    /// Changes the guest's values of lazily switched MSRs; the next entry loads them.
+    pub(crate) fn update_lazy_msrs(&self, f: impl FnOnce(&mut GuestMsrValues)) {
+        let _preempt = PreemptGuard::new();
+        self.host_switch().to_host();
+        let mut values = self.host_switch().guest_msrs();
+        f(&mut values);
+        self.host_switch().set_guest_msrs(values);
+    }
+
+    /// Reports a VM entry that the CPU refused.
+    pub(crate) fn report_failed_entry(&self, vmcs: &CurrentVmcs<'_>, reason: u64) {
+        reset::dump(vmcs);
+        self.run_page.set_fail_entry(reason, self.cpu());
+    }
+}

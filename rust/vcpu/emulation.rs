@@ -1,0 +1,677 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Executing one instruction of the guest in software, because what it accesses is no memory.
+
+use super::{
+    pending::{
+        AccessLog,
+        Done,
+        Pending, //
+    },
+    run::Next,
+    state::State,
+    Vcpu, //
+};
+use crate::{
+    bindings,
+    emulate::{
+        self,
+        Bus,
+        DecodeError,
+        Instruction,
+        Mode,
+        Outcome,
+        Segment as Name,
+        Stop, //
+    },
+    linux::task,
+    mmu::guest_walk::{
+        translate,
+        GuestPaging,
+        WalkAccess, //
+    },
+    vm::Vm,
+    vmx::{
+        field::{
+            self,
+            Natural, //
+        },
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        addr::{
+            Gpa,
+            Gva,
+            PAGE_SIZE, //
+        },
+        control_regs::{
+            Cr0,
+            Cr4,
+            Efer,
+            Rflags, //
+        },
+        cpuid::Feature,
+        exception::{
+            Exception,
+            Vector, //
+        },
+        msr_value::is_canonical,
+        segment::Segment,
+        segment_register::SegmentRegister, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// The longest instruction.
+const MAX_INSTRUCTION: usize = 15;
+
+/// What of the guest's state an instruction's meaning depends on, read from the VMCS once.
+pub(crate) struct Context {
+    /// ES, CS, SS, DS, FS, GS.
+    segments: [Segment; 6],
+    /// How linear addresses are translated.
+    pub(crate) paging: GuestPaging,
+    mode: Mode,
+    linear_bits: u8,
+}
+
+impl Context {
+    /// Reads the context, and fetches the cached registers.
+    pub(crate) fn read(state: &mut State, vmcs: &CurrentVmcs<'_>) -> Self {
+        state.fetch(vmcs);
+        let cr0 = state.cr0(vmcs);
+        let cr4 = state.cr4(vmcs);
+        let rflags = state.fetched_rflags();
+        let mut segments = [Segment::reset_data(); 6];
+        for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
+            *segment = vmcs.segment(register);
+        }
+        let [_, code, ..] = segments;
+        let mode = if !cr0.contains(Cr0::PE) {
+            Mode::Real
+        } else if rflags & Rflags::VM.value() != 0 {
+            Mode::Virtual8086
+        } else if state.efer.contains(Efer::LMA) && code.l {
+            Mode::Long64
+        } else if code.db {
+            Mode::Protected32
+        } else {
+            Mode::Protected16
+        };
+        let Natural(cr3) = vmcs.read(field::GUEST_CR3);
+        Self {
+            segments,
+            paging: GuestPaging {
+                cr0,
+                cr3,
+                cr4,
+                efer: state.efer,
+                pdptrs: vmcs.pdptes(),
+                alignment_check: rflags & Rflags::AC.value() != 0,
+                cpl: state.cpl(vmcs),
+                phys_bits: u32::from(state.features.physical_bits),
+                huge_1g: state.features.has(Feature::GBPAGES),
+            },
+            mode,
+            linear_bits: if cr4.contains(Cr4::LA57) { 57 } else { 48 },
+        }
+    }
+
+    fn segment(&self, name: Name) -> &Segment {
+        let [es, cs, ss, ds, fs, gs] = &self.segments;
+        match name {
+            Name::Es => es,
+            Name::Cs => cs,
+            Name::Ss => ss,
+            Name::Ds => ds,
+            Name::Fs => fs,
+            Name::Gs => gs,
+        }
+    }
+
+    /// Returns the linear address of `offset` in a segment for an access of `size` bytes.
+    pub(crate) fn linear(
+        &self,
+        name: Name,
+        offset: u64,
+        size: u64,
+        write: bool,
+    ) -> Result<u64, Exception> {
+        let segment = self.segment(name);
+        let fault = || {
+            let vector = if matches!(name, Name::Ss) {
+                Vector::SS
+            } else {
+                Vector::GP
+            };
+            Exception::with_error_code(vector, 0)
+        };
+        let last = size.saturating_sub(1);
+        if self.mode == Mode::Long64 {
+            let base = match name {
+                Name::Fs | Name::Gs => segment.base,
+                _ => 0,
+            };
+            let linear = base.wrapping_add(offset);
+            let end = linear.wrapping_add(last);
+            if !is_canonical(linear, self.linear_bits) || !is_canonical(end, self.linear_bits) {
+                return Err(fault());
+            }
+            return Ok(linear);
+        }
+        let offset = offset & 0xffff_ffff;
+        let end = offset + last;
+        if self.mode == Mode::Protected32 || self.mode == Mode::Protected16 {
+            let code = segment.kind & 8 != 0;
+            let writable_or_readable = segment.kind & 2 != 0;
+            if segment.unusable
+                || (write && (code || !writable_or_readable))
+                || (!write && code && !writable_or_readable && !matches!(name, Name::Cs))
+            {
+                return Err(fault());
+            }
+        }
+        let limit = u64::from(segment.limit);
+        let expand_down = segment.kind & 0xc == 4 && self.mode != Mode::Real;
+        let inside = if expand_down {
+            let top = if segment.db { 0xffff_ffff } else { 0xffff };
+            offset > limit && end <= top
+        } else {
+            end <= limit
+        };
+        if !inside {
+            return Err(fault());
+        }
+        Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Returns the guest-physical address behind a linear one.
+    pub(crate) fn translate(
+        &self,
+        vm: &Vm,
+        linear: u64,
+        write: bool,
+        execute: bool,
+    ) -> Result<Gpa, Exception> {
+        let access = WalkAccess {
+            write,
+            execute,
+            implicit: false,
+        };
+        translate(vm.memory(), &self.paging, Gva::new(linear), access)
+            .map_err(|fault| Exception::page_fault(fault.error_code, fault.gva.value()))
+    }
+
+    /// Reads the bytes of the instruction at RIP, fewer than 15 if the next page is not there.
+    fn fetch(&self, vm: &Vm, rip: u64) -> Result<([u8; MAX_INSTRUCTION], usize), Exception> {
+        let mut bytes = [0; MAX_INSTRUCTION];
+        let mut len = 0;
+        let linear = match self.mode {
+            Mode::Long64 => rip,
+            _ => self.segment(Name::Cs).base.wrapping_add(rip) & 0xffff_ffff,
+        };
+        while len < MAX_INSTRUCTION {
+            let at = linear.wrapping_add(len as u64);
+            let gpa = match self.translate(vm, at, false, true) {
+                Ok(gpa) => gpa,
+                Err(fault) if len == 0 => return Err(fault),
+                Err(_) => break,
+            };
+            // CAST: At most the size of a page.
+            let in_page = (PAGE_SIZE - gpa.offset_in_page()) as usize;
+            let end = MAX_INSTRUCTION.min(len + in_page);
+            let Some(target) = bytes.get_mut(len..end) else {
+                break;
+            };
+            if vm.memory().read(gpa, target).is_err() {
+                break;
+            }
+            len = end;
+        }
+        Ok((bytes, len))
+    }
+}
+
+/// What the client must do for the instruction, or why it cannot go on.
+enum DeviceExit {
+    /// Read this many bytes at this address.
+    Read(Gpa, usize),
+    /// Write these bytes.
+    Write(Gpa, usize, [u8; 8]),
+    /// Something failed for the client.
+    Error(Error),
+}
+
+/// The guest as the instruction sees it.
+struct Machine<'a> {
+    vm: &'a Vm,
+    vcpu: &'a Vcpu,
+    state: &'a mut State,
+    context: &'a Context,
+    log: AccessLog,
+    /// Accesses to devices in this execution.
+    accesses: usize,
+    exit: Option<DeviceExit>,
+}
+
+/// Turns an exception into what stops an instruction.
+fn fault(exception: Exception) -> Stop {
+    Stop::Fault(emulate::Fault {
+        vector: exception.vector.number(),
+        error_code: exception.error_code,
+        address: exception.payload,
+    })
+}
+
+impl Machine<'_> {
+    /// Returns what was read by the access to a device that is next in order, or asks for it.
+    fn device_read(&mut self, gpa: Gpa, data: &mut [u8]) -> Result<(), Stop> {
+        if self.vcpu.read_apic_page(self.state, gpa, data) {
+            return Ok(());
+        }
+        let index = self.accesses;
+        self.accesses += 1;
+        match self.log.get(index) {
+            Some(done) => {
+                for (target, source) in data.iter_mut().zip(done.data) {
+                    *target = source;
+                }
+                Ok(())
+            }
+            None => {
+                self.exit = Some(DeviceExit::Read(gpa, data.len()));
+                Err(Stop::Pending)
+            }
+        }
+    }
+
+    /// Does the write to a device that is next in order, unless it was done.
+    fn device_write(&mut self, gpa: Gpa, data: &[u8]) -> Result<(), Stop> {
+        if self.vcpu.write_apic_page(self.vm, self.state, gpa, data) {
+            return Ok(());
+        }
+        let index = self.accesses;
+        self.accesses += 1;
+        if self.log.get(index).is_some() {
+            return Ok(());
+        }
+        let mut bytes = [0; 8];
+        for (target, &source) in bytes.iter_mut().zip(data) {
+            *target = source;
+        }
+        self.exit = Some(DeviceExit::Write(gpa, data.len(), bytes));
+        Err(Stop::Pending)
+    }
+
+    fn fail(&mut self, error: Error) -> Stop {
+        self.exit = Some(DeviceExit::Error(error));
+        Stop::Pending
+    }
+
+    /// Calls `f` for each part of an access that is in one page, and at most 8 bytes if on a device.
+    fn for_each_page(
+        &mut self,
+        linear: u64,
+        len: usize,
+        write: bool,
+        mut f: impl FnMut(&mut Self, Gpa, core::ops::Range<usize>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        // Both pages are translated before the first is touched.
+        let mut start = 0;
+        while start < len {
+            let at = linear.wrapping_add(start as u64);
+            self.context
+                .translate(self.vm, at, write, false)
+                .map_err(fault)?;
+            // CAST: At most the size of a page.
+            start += (PAGE_SIZE - at % PAGE_SIZE) as usize;
+        }
+        let mut start = 0;
+        while start < len {
+            let at = linear.wrapping_add(start as u64);
+            let gpa = self
+                .context
+                .translate(self.vm, at, write, false)
+                .map_err(fault)?;
+            // CAST: At most the size of a page.
+            let end = len.min(start + (PAGE_SIZE - at % PAGE_SIZE) as usize);
+            f(self, gpa, start..end)?;
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl Bus for Machine<'_> {
+    fn gpr(&self, index: u8) -> u64 {
+        self.state.gpr(usize::from(index))
+    }
+
+    fn set_gpr(&mut self, index: u8, value: u64) {
+        self.state.set_gpr(usize::from(index), value);
+    }
+
+    fn rflags(&self) -> u64 {
+        self.state.fetched_rflags()
+    }
+
+    fn set_rflags(&mut self, value: u64) {
+        self.state.set_rflags(value);
+    }
+
+    fn rip(&self) -> u64 {
+        self.state.fetched_rip()
+    }
+
+    fn set_rip(&mut self, value: u64) {
+        self.state.set_rip(value);
+    }
+
+    fn mode(&self) -> Mode {
+        self.context.mode
+    }
+
+    fn stack_pointer_size(&self) -> u8 {
+        if self.context.mode == Mode::Long64 {
+            8
+        } else if self.context.segment(Name::Ss).db {
+            4
+        } else {
+            2
+        }
+    }
+
+    fn linear(&self, segment: Name, offset: u64, size: u8, write: bool) -> Result<u64, Stop> {
+        self.context
+            .linear(segment, offset, u64::from(size), write)
+            .map_err(fault)
+    }
+
+    fn check_write(&mut self, linear: u64, size: u8) -> Result<(), Stop> {
+        self.for_each_page(linear, usize::from(size), true, |_, _, _| Ok(()))
+    }
+
+    fn read(&mut self, linear: u64, data: &mut [u8]) -> Result<(), Stop> {
+        self.for_each_page(linear, data.len(), false, |machine, gpa, range| {
+            let part = data.get_mut(range).unwrap_or(&mut []);
+            if machine.vm.memory().is_readable(gpa) {
+                return machine
+                    .vm
+                    .memory()
+                    .read(gpa, part)
+                    .map_err(|error| machine.fail(error));
+            }
+            for (index, piece) in part.chunks_mut(8).enumerate() {
+                let at = gpa.checked_add(index as u64 * 8).unwrap_or(gpa);
+                machine.device_read(at, piece)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&mut self, linear: u64, data: &[u8]) -> Result<(), Stop> {
+        self.for_each_page(linear, data.len(), true, |machine, gpa, range| {
+            let part = data.get(range).unwrap_or(&[]);
+            if machine.vm.memory().is_writable(gpa) {
+                return machine
+                    .vm
+                    .memory()
+                    .write(gpa, part)
+                    .map_err(|error| machine.fail(error));
+            }
+            for (index, piece) in part.chunks(8).enumerate() {
+                let at = gpa.checked_add(index as u64 * 8).unwrap_or(gpa);
+                machine.device_write(at, piece)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn compare_exchange(&mut self, linear: u64, old: &[u8], new: &[u8]) -> Result<bool, Stop> {
+        let gpa = self
+            .context
+            .translate(self.vm, linear, true, false)
+            .map_err(fault)?;
+        let memory = self.vm.memory();
+        if memory.is_writable(gpa) {
+            if let Some(result) = exchange(memory, gpa, old, new) {
+                return result.map_err(|error| self.fail(error));
+            }
+        }
+        // A device, or an access that no instruction of the host does at once: a plain write.
+        self.write(linear, new)?;
+        Ok(true)
+    }
+
+    fn port_in(&mut self, _port: u16, _data: &mut [u8]) -> Result<(), Stop> {
+        // Port I/O exits by itself and is not executed here.
+        Err(Stop::Unsupported)
+    }
+
+    fn port_out(&mut self, _port: u16, _data: &[u8]) -> Result<(), Stop> {
+        Err(Stop::Unsupported)
+    }
+}
+
+/// Compares and exchanges an aligned word of guest memory; `None` for a size that has no such access.
+fn exchange(
+    memory: &crate::memory::GuestMemory,
+    gpa: Gpa,
+    old: &[u8],
+    new: &[u8],
+) -> Option<Result<bool>> {
+    if gpa.value() % old.len() as u64 != 0 {
+        return None;
+    }
+    match old.len() {
+        4 => {
+            let old = u32::from_le_bytes(old.try_into().ok()?);
+            let new = u32::from_le_bytes(new.try_into().ok()?);
+            Some(memory.compare_exchange(gpa, old, new).map(|found| found.is_ok()))
+        }
+        8 => {
+            let old = u64::from_le_bytes(old.try_into().ok()?);
+            let new = u64::from_le_bytes(new.try_into().ok()?);
+            Some(memory.compare_exchange(gpa, old, new).map(|found| found.is_ok()))
+        }
+        _ => None,
+    }
+}
+
+/// How the emulation of an instruction ended, before the VMCS is told.
+enum End {
+    /// RIP is behind the instruction.
+    Done,
+    /// An iteration of a string instruction is done.
+    Iterated,
+    /// The guest goes on with this exception.
+    Fault(Exception),
+    /// To the client.
+    ToUser,
+    /// It cannot be emulated.
+    Unsupported,
+    /// KVM_RUN fails.
+    Failed(Error),
+}
+
+/// Emulates the instruction at RIP, or goes on with one that the client has done an access for.
+pub(crate) fn emulate(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut super::Owned,
+    mut resume: Option<(Instruction, AccessLog)>,
+) -> Result<Next> {
+    loop {
+        let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+        let state = &mut owned.state;
+        let (instruction, log) = match resume.take() {
+            Some(resumed) => resumed,
+            None => match decode(vm, state, &context) {
+                Ok(instruction) => (instruction, AccessLog::default()),
+                Err(Refused::Fault(exception)) => {
+                    state.raise(exception);
+                    return Ok(Next::Resume);
+                }
+                Err(Refused::Unsupported(bytes)) => {
+                    return Ok(cannot_emulate(vcpu, &bytes));
+                }
+            },
+        };
+        let end = step(vm, vcpu, state, &context, &instruction, log);
+        match end {
+            End::Done => {
+                owned.with_vmcs(|vmcs, state| state.finish_instruction(vmcs));
+                return Ok(Next::Resume);
+            }
+            End::Iterated => {
+                let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
+                if trap || task::work_pending() || vcpu.doorbell().is_pending() {
+                    if trap {
+                        owned.with_vmcs(|vmcs, state| state.finish_instruction(vmcs));
+                    }
+                    return Ok(Next::Resume);
+                }
+            }
+            End::Fault(exception) => {
+                owned.state.raise(exception);
+                return Ok(Next::Resume);
+            }
+            End::ToUser => return Ok(Next::ToUser),
+            End::Failed(error) => return Err(error),
+            End::Unsupported => {
+                let bytes = context
+                    .fetch(vm, owned.state.fetched_rip())
+                    .unwrap_or(([0; MAX_INSTRUCTION], 0));
+                return Ok(cannot_emulate(vcpu, &bytes));
+            }
+        }
+    }
+}
+
+/// Why an instruction was not decoded.
+enum Refused {
+    Fault(Exception),
+    Unsupported(([u8; MAX_INSTRUCTION], usize)),
+}
+
+/// Fetches and decodes the instruction at RIP.
+fn decode(vm: &Vm, state: &State, context: &Context) -> Result<Instruction, Refused> {
+    let fetched = context
+        .fetch(vm, state.fetched_rip())
+        .map_err(Refused::Fault)?;
+    let (bytes, len) = fetched;
+    let bytes = bytes.get(..len).unwrap_or(&[]);
+    match emulate::decode(context.mode, bytes) {
+        Ok(instruction) => Ok(instruction),
+        Err(DecodeError::Invalid) => Err(Refused::Fault(Exception::invalid_opcode())),
+        Err(DecodeError::TooLong) => Err(Refused::Fault(Exception::general_protection())),
+        Err(DecodeError::Unsupported | DecodeError::Truncated) => {
+            Err(Refused::Unsupported(fetched))
+        }
+    }
+}
+
+/// Executes an instruction once.
+fn step(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    state: &mut State,
+    context: &Context,
+    instruction: &Instruction,
+    log: AccessLog,
+) -> End {
+    let rip = state.fetched_rip();
+    let mut machine = Machine {
+        vm,
+        vcpu,
+        state,
+        context,
+        log,
+        accesses: 0,
+        exit: None,
+    };
+    let result = emulate::execute(instruction, &mut machine);
+    let exit = machine.exit.take();
+    let log = machine.log;
+    match result {
+        Ok(Outcome::Done) => End::Done,
+        Ok(Outcome::Again) => End::Iterated,
+        Err(Stop::Fault(fault)) => End::Fault(Exception {
+            vector: Vector::new(fault.vector),
+            error_code: fault.error_code,
+            payload: fault.address,
+        }),
+        Err(Stop::Unsupported) => End::Unsupported,
+        Err(Stop::Pending) => {
+            let read = match exit {
+                Some(DeviceExit::Read(gpa, len)) => {
+                    // CAST: At most 8.
+                    vcpu.run_page().set_mmio(gpa.value(), len as u32, None);
+                    true
+                }
+                Some(DeviceExit::Write(gpa, len, data)) => {
+                    // CAST: At most 8.
+                    vcpu.run_page().set_mmio(gpa.value(), len as u32, Some(data));
+                    false
+                }
+                Some(DeviceExit::Error(error)) => return End::Failed(error),
+                None => return End::Unsupported,
+            };
+            state.pending = Some(Pending::Mmio {
+                instruction: *instruction,
+                rip,
+                log,
+                read,
+            });
+            End::ToUser
+        }
+    }
+}
+
+/// Reports an instruction that cannot be emulated, with its bytes.
+fn cannot_emulate(vcpu: &Vcpu, &(bytes, len): &([u8; MAX_INSTRUCTION], usize)) -> Next {
+    // The layout of kvm_run's emulation_failure: flags, then the size and the bytes.
+    let mut packed = [0; 16];
+    if let Some((size, rest)) = packed.split_first_mut() {
+        // CAST: At most 15.
+        *size = len as u8;
+        for (target, source) in rest.iter_mut().zip(bytes) {
+            *target = source;
+        }
+    }
+    let mut details = [u64::from(
+        bindings::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+    ), 0, 0];
+    for (word, chunk) in details.iter_mut().skip(1).zip(packed.chunks_exact(8)) {
+        *word = chunk.try_into().map_or(0, u64::from_le_bytes);
+    }
+    vcpu.run_page()
+        .set_internal_error(bindings::KVM_INTERNAL_ERROR_EMULATION, &details);
+    Next::ToUser
+}
+
+/// Finishes an access to memory-mapped I/O after the client has done it.
+pub(crate) fn complete(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut super::Owned,
+    instruction: Instruction,
+    rip: u64,
+    mut log: AccessLog,
+    read: bool,
+) -> Result<Next> {
+    let data = if read {
+        vcpu.run_page().mmio_data()
+    } else {
+        [0; 8]
+    };
+    // The client may have moved the guest elsewhere; then the instruction is abandoned.
+    let current = owned.with_vmcs(|vmcs, state| state.rip(vmcs));
+    if current != rip {
+        return Ok(Next::Resume);
+    }
+    if !log.push(Done { data }) {
+        return Ok(cannot_emulate(vcpu, &([0; MAX_INSTRUCTION], 0)));
+    }
+    emulate(vm, vcpu, owned, Some((instruction, log)))
+}

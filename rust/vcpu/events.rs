@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events on their way to the guest: which one the next entry injects.
+//!
+//! In this order: an event whose delivery the last exit cut short; an exception that emulation or an
+//! exit raised; an NMI; an interrupt. What cannot be delivered yet asks for a window: the CPU exits as
+//! soon as the guest unblocks.
+
+use super::{
+    state::State,
+    Vcpu, //
+};
+use crate::{
+    vmx::{
+        controls::primary,
+        exit::Exit,
+        field,
+        guest_state::{
+            BLOCKING_BY_MOV_SS,
+            BLOCKING_BY_NMI,
+            BLOCKING_BY_STI, //
+        },
+        inject::EventInfo,
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        control_regs::{
+            Cr0,
+            Rflags, //
+        },
+        exception::{
+            merge,
+            Exception,
+            Merge,
+            Vector, //
+        }, //
+    }, //
+};
+
+/// An event that was being delivered when an exit came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interrupted {
+    /// The event.
+    pub(crate) event: EventInfo,
+    /// Length of the instruction that raised it, if one did.
+    pub(crate) instruction_length: u32,
+}
+
+/// Events on their way to the guest.
+#[derive(Default)]
+pub(crate) struct Events {
+    /// To be delivered again, before anything else.
+    pub(crate) interrupted: Option<Interrupted>,
+    /// An exception to be delivered.
+    pub(crate) exception: Option<Exception>,
+    /// NMIs that wait: the CPU holds one more while one is handled.
+    pub(crate) nmis: u8,
+    /// An interrupt from the client's own interrupt controller.
+    pub(crate) interrupt: Option<u8>,
+    /// The guest got a triple fault.
+    pub(crate) triple_fault: bool,
+}
+
+impl State {
+    /// Queues an exception, merging it with one that is under way.
+    pub(crate) fn raise(&mut self, exception: Exception) {
+        let first = self
+            .events
+            .exception
+            .map(|first| first.vector)
+            .or_else(|| self.events.interrupted.and_then(interrupted_exception));
+        let Some(first) = first else {
+            self.events.exception = Some(exception);
+            return;
+        };
+        match merge(first, exception.vector) {
+            Merge::Second => self.events.exception = Some(exception),
+            Merge::DoubleFault => self.events.exception = Some(Exception::double_fault()),
+            Merge::Shutdown => {
+                self.events.exception = None;
+                self.events.triple_fault = true;
+            }
+        }
+        // The exception takes the place of the one that was interrupted: it will be raised again.
+        if self.events.interrupted.and_then(interrupted_exception).is_some() {
+            self.events.interrupted = None;
+        }
+    }
+
+    /// Notes the event whose delivery this exit cut short, if it did.
+    #[inline]
+    pub(crate) fn note_interrupted(&mut self, vmcs: &CurrentVmcs<'_>, exit: &Exit) {
+        if !exit.may_interrupt_delivery() {
+            return;
+        }
+        let Some(event) = EventInfo::being_delivered(vmcs) else {
+            return;
+        };
+        let instruction_length = if event.kind.has_instruction() {
+            vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH)
+        } else {
+            0
+        };
+        if event.vector == Vector::NMI.number() {
+            // The NMI was not delivered, so it must not block itself.
+            vmcs.clear_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+        }
+        self.events.interrupted = Some(Interrupted {
+            event,
+            instruction_length,
+        });
+    }
+
+    /// Returns whether the guest takes interrupts now: RFLAGS.IF is set and nothing blocks.
+    pub(crate) fn takes_interrupts(&mut self, vmcs: &CurrentVmcs<'_>) -> bool {
+        self.rflags(vmcs) & Rflags::IF.value() != 0
+            && vmcs.read(field::GUEST_INTERRUPTIBILITY) & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS)
+                == 0
+    }
+
+    /// Sets the window bits of the primary controls to `wanted`.
+    pub(crate) fn set_windows(&mut self, vmcs: &CurrentVmcs<'_>, wanted: u32) {
+        const WINDOWS: u32 = primary::INTERRUPT_WINDOW_EXITING | primary::NMI_WINDOW_EXITING;
+        let controls = (self.primary & !WINDOWS) | wanted;
+        if controls != self.primary {
+            vmcs.write(field::PRIMARY_CONTROLS, controls);
+            self.primary = controls;
+        }
+    }
+
+    /// Has the next entry inject what is due; interrupts are off and the entry will happen.
+    #[inline]
+    pub(crate) fn inject(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
+        let events = &self.events;
+        let quiet = events.interrupted.is_none()
+            && events.exception.is_none()
+            && events.nmis == 0
+            && events.interrupt.is_none()
+            && !window
+            && !vcpu.may_have_interrupt();
+        if quiet {
+            self.set_windows(vmcs, 0);
+        } else {
+            self.inject_slow(vcpu, vmcs, window);
+        }
+    }
+
+    #[cold]
+    fn inject_slow(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
+        let mut windows = 0;
+        let mut injected = true;
+        if let Some(interrupted) = self.events.interrupted.take() {
+            interrupted
+                .event
+                .inject(vmcs, interrupted.instruction_length);
+        } else if let Some(exception) = self.events.exception.take() {
+            self.deliver(vmcs, exception);
+        } else {
+            injected = false;
+        }
+
+        if self.events.nmis > 0 {
+            const BLOCKING: u32 = BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
+            if !injected && vmcs.read(field::GUEST_INTERRUPTIBILITY) & BLOCKING == 0 {
+                EventInfo::nmi().inject(vmcs, 0);
+                self.events.nmis -= 1;
+                injected = true;
+            }
+            if self.events.nmis > 0 {
+                windows |= primary::NMI_WINDOW_EXITING;
+            }
+        }
+
+        if vcpu.has_interrupt(self) {
+            if !injected && self.takes_interrupts(vmcs) {
+                if let Some(vector) = vcpu.take_interrupt(self) {
+                    EventInfo::interrupt(vector).inject(vmcs, 0);
+                }
+            }
+            if vcpu.has_interrupt(self) {
+                windows |= primary::INTERRUPT_WINDOW_EXITING;
+            }
+        }
+        if window {
+            windows |= primary::INTERRUPT_WINDOW_EXITING;
+        }
+        self.set_windows(vmcs, windows);
+    }
+
+    /// Delivers an exception: what it leaves in registers, and the injection.
+    fn deliver(&mut self, vmcs: &CurrentVmcs<'_>, exception: Exception) {
+        match (exception.vector, exception.payload) {
+            (Vector::PF, Some(address)) => self.regs.cr2 = address as usize,
+            (Vector::DB, payload) => {
+                self.debug.record(payload.unwrap_or(0));
+            }
+            _ => {}
+        }
+        if matches!(
+            exception.vector.kind(),
+            crate::x86::exception::Kind::Fault
+        ) {
+            // The saved image has RF set, so that the instruction can be started over.
+            let flags = self.rflags(vmcs) | Rflags::RF.value();
+            self.set_rflags(flags);
+            self.flush(vmcs);
+        }
+        let protected = self.cr0(vmcs).contains(Cr0::PE);
+        // INT3 and INTO are one byte long; that is the length if they come from the client.
+        EventInfo::exception(exception, protected).inject(vmcs, 1);
+    }
+}
+
+/// Returns the vector of an interrupted event that is an exception.
+fn interrupted_exception(interrupted: Interrupted) -> Option<Vector> {
+    use crate::vmx::inject::EventKind;
+    match interrupted.event.kind {
+        EventKind::HardwareException => Some(Vector::new(interrupted.event.vector)),
+        _ => None,
+    }
+}

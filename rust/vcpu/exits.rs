@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done at each VM exit.
+//!
+//! [`handle`] runs with the VMCS current and preemption off, so nothing in it may sleep. It ends an exit
+//! by going on, by going to the client, or by leaving the rest to [`finish`], which may sleep.
+
+use super::{
+    control::{
+        self,
+        Written, //
+    },
+    emulation,
+    io,
+    pending::StringIo,
+    run::Next,
+    state::{
+        MpState,
+        State,
+        RAX,
+        RCX,
+        RDX, //
+    },
+    Owned,
+    Vcpu, //
+};
+use crate::{
+    bindings,
+    linux::guest,
+    mmu::{
+        FaultAccess,
+        Resolved, //
+    },
+    vm::Vm,
+    vmx::{
+        exit::{
+            ControlAccess,
+            DebugAccess,
+            EntryFailure,
+            EptViolation,
+            Exit, //
+        },
+        field,
+        guest_state::BLOCKING_BY_NMI,
+        inject::{
+            EventInfo,
+            EventKind, //
+        },
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        addr::Gpa,
+        control_regs::{
+            rules,
+            Cr0,
+            Cr4,
+            Xcr0, //
+        },
+        exception::{
+            Exception,
+            Vector, //
+        },
+        guest_msr::MsrError, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// How an exit goes on.
+pub(crate) enum Step {
+    /// The guest goes on.
+    Resume,
+    /// The client is to do something; the shared page says what.
+    ToUser,
+    /// The rest needs to sleep.
+    Later(Later),
+}
+
+/// The part of an exit that may sleep.
+#[derive(Clone, Copy)]
+pub(crate) enum Later {
+    /// EPT refused an access.
+    Ept(EptViolation),
+    /// An EPT entry that no CPU understands.
+    EptMisconfiguration(Gpa),
+    /// INS or OUTS.
+    StringIo(StringIo),
+    /// CR0 is to be written, once the PDPTEs that the CR3 points to are there.
+    LoadCr0(u64, u64),
+    /// Likewise CR4.
+    LoadCr4(u64, u64),
+}
+
+/// Returned by a hypercall that does not exist, as KVM defines it.
+const KVM_ENOSYS: i64 = 1000;
+
+/// Does what the exit needs.
+#[inline]
+pub(crate) fn handle(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    exit: Exit,
+) -> Step {
+    match exit {
+        Exit::Cpuid => cpuid(vm, vcpu, vmcs, state),
+        Exit::Io(access) if !access.string => {
+            state.start_io(vcpu, vmcs, access);
+            Step::ToUser
+        }
+        Exit::Io(access) => Step::Later(Later::StringIo(io::read_string_io(vmcs, access))),
+        Exit::EptViolation(violation) => {
+            if violation.nmi_unblocked && state.events.interrupted.is_none() {
+                vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+            }
+            Step::Later(Later::Ept(violation))
+        }
+        Exit::EptMisconfiguration(gpa) => Step::Later(Later::EptMisconfiguration(gpa)),
+        // Handled directly after the exit, as NMIs are.
+        Exit::ExternalInterrupt(_) => Step::Resume,
+        Exit::Rdmsr => rdmsr(vcpu, vmcs, state),
+        Exit::Wrmsr => wrmsr(vm, vcpu, vmcs, state),
+        Exit::Control(access) => control(vcpu, vmcs, state, access),
+        Exit::Debug(access) => debug(vmcs, state, access),
+        Exit::Hlt => hlt(vcpu, vmcs, state),
+        Exit::InterruptWindow => {
+            // The next entry injects, or the client is told.
+            Step::Resume
+        }
+        Exit::NmiWindow => Step::Resume,
+        Exit::Exception(event) => exception(vcpu, vmcs, state, event),
+        Exit::Xsetbv => xsetbv(vmcs, state),
+        Exit::Vmcall => vmcall(vmcs, state),
+        Exit::VmxInstruction(_) => raise(state, Exception::invalid_opcode()),
+        // There is no performance monitoring for guests.
+        Exit::Rdpmc => raise(state, Exception::general_protection()),
+        // Nothing is cached that the guest could flush, and nothing waits for a monitored write.
+        Exit::Invd | Exit::Wbinvd | Exit::Monitor | Exit::Mwait | Exit::Pause => {
+            state.skip_instruction(vmcs);
+            Step::Resume
+        }
+        Exit::TripleFault => {
+            vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
+            Step::ToUser
+        }
+        Exit::EntryFailed(failure) => {
+            if failure == EntryFailure::MachineCheck {
+                guest::handle_machine_check();
+            }
+            let reason = u64::from(state.regs.exit_reason);
+            vcpu.report_failed_entry(vmcs, reason);
+            Step::ToUser
+        }
+        Exit::TaskSwitch => {
+            let details = [u64::from(state.regs.exit_reason)];
+            vcpu.run_page()
+                .set_internal_error(bindings::KVM_INTERNAL_ERROR_EMULATION, &details);
+            Step::ToUser
+        }
+        Exit::Init | Exit::Unknown(_) => {
+            let details = [u64::from(state.regs.exit_reason), u64::from(vcpu.cpu())];
+            vcpu.run_page().set_internal_error(
+                bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
+                &details,
+            );
+            Step::ToUser
+        }
+    }
+}
+
+/// Raises an exception in the guest instead of finishing the instruction.
+fn raise(state: &mut State, exception: Exception) -> Step {
+    state.raise(exception);
+    Step::Resume
+}
+
+/// Ends an instruction, or raises #GP(0).
+fn finish_or_fault<E>(vmcs: &CurrentVmcs<'_>, state: &mut State, result: Result<(), E>) -> Step {
+    match result {
+        Ok(()) => state.skip_instruction(vmcs),
+        Err(_) => state.raise(Exception::general_protection()),
+    }
+    Step::Resume
+}
+
+fn cpuid(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    if state.msrs.cpuid_faults() && state.cpl(vmcs) > 0 {
+        return raise(state, Exception::general_protection());
+    }
+    // CAST: The instruction takes the lower halves.
+    let (leaf, subleaf) = (state.gpr(RAX) as u32, state.gpr(RCX) as u32);
+    if state.cpuid_stale {
+        state.refresh_cpuid(vm, vcpu, vmcs);
+    }
+    let [eax, ebx, ecx, edx] = state.cpuid.cpuid(leaf, subleaf);
+    state.set_gpr(RAX, u64::from(eax));
+    state.set_gpr(super::state::RBX, u64::from(ebx));
+    state.set_gpr(RCX, u64::from(ecx));
+    state.set_gpr(RDX, u64::from(edx));
+    state.skip_instruction(vmcs);
+    Step::Resume
+}
+
+fn rdmsr(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    // CAST: The instruction takes ECX.
+    let index = state.gpr(RCX) as u32;
+    match state.read_msr(vcpu, vmcs, index, false) {
+        Ok(value) => {
+            state.set_edx_eax(value);
+            state.skip_instruction(vmcs);
+        }
+        Err(MsrError::Invalid | MsrError::Unknown) => {
+            state.raise(Exception::general_protection());
+        }
+    }
+    Step::Resume
+}
+
+fn wrmsr(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    // CAST: The instruction takes ECX.
+    let (index, value) = (state.gpr(RCX) as u32, state.edx_eax());
+    let result = state.write_msr(vm, vcpu, vmcs, index, value, false);
+    finish_or_fault(vmcs, state, result)
+}
+
+fn control(
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    access: ControlAccess,
+) -> Step {
+    let cr0_write = |state: &mut State, value| match state.write_cr0(vmcs, value, None) {
+        Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
+        Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr0(value, cr3)),
+        Err(_) => raise(state, Exception::general_protection()),
+    };
+    match access {
+        ControlAccess::Write(register, gpr) => {
+            let value = state.gpr_with(vmcs, usize::from(gpr));
+            let value = if state.is_64bit(vmcs) {
+                value
+            } else {
+                value & 0xffff_ffff
+            };
+            match register {
+                0 => cr0_write(state, value),
+                4 => match state.write_cr4(vmcs, value, None) {
+                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
+                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr4(value, cr3)),
+                    Err(_) => raise(state, Exception::general_protection()),
+                },
+                8 => {
+                    let result = rules::check_cr8(value).map(|cr8| vcpu.set_cr8(state, cr8));
+                    finish_or_fault(vmcs, state, result)
+                }
+                _ => unexpected(vcpu, state),
+            }
+        }
+        ControlAccess::Read(8, gpr) => {
+            let cr8 = vcpu.cr8(state);
+            state.set_gpr(usize::from(gpr), u64::from(cr8));
+            state.skip_instruction(vmcs);
+            Step::Resume
+        }
+        ControlAccess::Read(..) => unexpected(vcpu, state),
+        ControlAccess::ClearTaskSwitched => {
+            let value = state.cr0(vmcs).without(Cr0::TS).value();
+            cr0_write(state, value)
+        }
+        ControlAccess::LoadMachineStatus(word) => {
+            // LMSW sets PE, MP, EM and TS, and cannot clear PE.
+            let old = state.cr0(vmcs).value();
+            let value = (old & !0xe) | u64::from(word & 0xf);
+            cr0_write(state, value)
+        }
+    }
+}
+
+/// Reports an exit that this module's controls do not ask for.
+fn unexpected(vcpu: &Vcpu, state: &State) -> Step {
+    let details = [u64::from(state.regs.exit_reason), u64::from(vcpu.cpu())];
+    vcpu.run_page().set_internal_error(
+        bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
+        &details,
+    );
+    Step::ToUser
+}
+
+fn debug(vmcs: &CurrentVmcs<'_>, state: &mut State, access: DebugAccess) -> Step {
+    if let Err(exception) = state.check_debug_access(vmcs, access.register) {
+        return raise(state, exception);
+    }
+    let gpr = usize::from(access.gpr);
+    if access.read {
+        let value = state.read_debug_register(vmcs, access.register);
+        state.set_gpr(gpr, value);
+    } else {
+        let value = state.gpr_with(vmcs, gpr);
+        if let Err(exception) = state.write_debug_register(vmcs, access.register, value) {
+            return raise(state, exception);
+        }
+    }
+    state.skip_instruction(vmcs);
+    Step::Resume
+}
+
+fn hlt(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    state.skip_instruction(vmcs);
+    if vcpu.controller().is_some() {
+        // The run loop sleeps until there is something to do.
+        state.mp_state = MpState::Halted;
+        Step::Resume
+    } else {
+        vcpu.run_page().set_plain(bindings::KVM_EXIT_HLT);
+        Step::ToUser
+    }
+}
+
+/// Handles an exception that the exception bitmap asks for: those with which a guest could otherwise
+/// keep the CPU busy for ever while it is being delivered, and machine checks.
+fn exception(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, event: EventInfo) -> Step {
+    if event.kind == EventKind::Nmi {
+        // Handled directly after the exit.
+        return Step::Resume;
+    }
+    if event.nmi_unblocked && event.vector != Vector::DF.number() {
+        vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+    }
+    let vector = Vector::new(event.vector);
+    match vector {
+        Vector::MC => {
+            guest::handle_machine_check();
+            Step::Resume
+        }
+        Vector::DB => {
+            let qualification = vmcs.read(field::EXIT_QUALIFICATION).0;
+            state.raise(Exception {
+                vector,
+                error_code: None,
+                payload: Some(qualification),
+            });
+            Step::Resume
+        }
+        Vector::AC => raise(
+            state,
+            Exception::with_error_code(vector, event.error_code.unwrap_or(0)),
+        ),
+        _ => unexpected(vcpu, state),
+    }
+}
+
+fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    // CAST: The instruction takes ECX.
+    let index = state.gpr(RCX) as u32;
+    let value = state.edx_eax();
+    if !state.cr4(vmcs).contains(Cr4::OSXSAVE) {
+        return raise(state, Exception::invalid_opcode());
+    }
+    if index != 0 || state.cpl(vmcs) != 0 {
+        return raise(state, Exception::general_protection());
+    }
+    let result = rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map(|xcr0| {
+        state.xcr0 = xcr0;
+        state.cpuid_stale = true;
+    });
+    finish_or_fault(vmcs, state, result)
+}
+
+/// No paravirtual feature is offered, so there is no hypercall either.
+fn vmcall(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
+    let result = if state.cpl(vmcs) != 0 {
+        -i64::from(bindings::EPERM)
+    } else {
+        -KVM_ENOSYS
+    };
+    // CAST: The two's complement of the error.
+    let value = if state.is_64bit(vmcs) {
+        result as u64
+    } else {
+        result as u64 & 0xffff_ffff
+    };
+    state.set_gpr(RAX, value);
+    state.skip_instruction(vmcs);
+    Step::Resume
+}
+
+/// Does the part of an exit that may sleep.
+pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> Result<Next> {
+    match later {
+        Later::Ept(violation) => ept_violation(vm, vcpu, owned, &violation),
+        Later::EptMisconfiguration(gpa) => {
+            // No entry that this module writes is misconfigured.
+            kernel::warn_on!(true);
+            let details = [u64::from(owned.state.regs.exit_reason), gpa.value()];
+            vcpu.run_page().set_internal_error(
+                bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
+                &details,
+            );
+            Ok(Next::ToUser)
+        }
+        Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
+        Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+            state.write_cr0(vmcs, value, Some(pdptes)).map(|_| ())
+        }),
+        Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+            state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
+        }),
+    }
+}
+
+/// Writes a control register once the PDPTEs are read from guest memory.
+fn load_control(
+    vm: &Vm,
+    owned: &mut Owned,
+    cr3: u64,
+    write: impl FnOnce(&mut State, &CurrentVmcs<'_>, [u64; 4]) -> Result<(), rules::GpFault>,
+) -> Result<Next> {
+    let pdptes = control::read_pdptes(vm.memory(), &owned.state.features, cr3);
+    owned.with_vmcs(|vmcs, state| {
+        let result = pdptes.and_then(|pdptes| write(state, vmcs, pdptes));
+        finish_or_fault(vmcs, state, result);
+    });
+    Ok(Next::Resume)
+}
+
+/// Brings in the page, or emulates the instruction if there is no memory.
+fn ept_violation(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    violation: &EptViolation,
+) -> Result<Next> {
+    let access = FaultAccess {
+        read: violation.read,
+        write: violation.write,
+        execute: violation.fetch,
+    };
+    let resolved = vm.mmu().fault(violation.gpa, access).inspect_err(|&error| {
+        if error == EFAULT || error == EHWPOISON {
+            let page = violation.gpa.gfn().to_gpa();
+            vcpu.run_page().set_memory_fault(page.value(), 4096);
+        }
+    })?;
+    match resolved {
+        Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
+        Resolved::NoSlot | Resolved::ReadOnlySlot => {
+            if let Some(interrupted) = owned.state.events.interrupted.take() {
+                // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
+                let details = [
+                    u64::from(interrupted.event.vector),
+                    u64::from(owned.state.regs.exit_reason),
+                    0,
+                    violation.gpa.value(),
+                ];
+                vcpu.run_page()
+                    .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
+                return Ok(Next::ToUser);
+            }
+            emulation::emulate(vm, vcpu, owned, None)
+        }
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU's interrupts: its local APIC, and what is done with what that asks for.
+//!
+//! [`crate::lapic`] says what is to be done and does nothing; here it is done. A VM without interrupt
+//! controllers in the kernel has no [`InterruptController`]: then the client has the local APICs, and
+//! all that is left is the base MSR, CR8 and the one interrupt that the client wants injected.
+//!
+//! - `access`: the guest's and the client's accesses to the APIC.
+//! - `deliver`: messages from vCPUs and devices to vCPUs.
+//! - `timer`: the APIC's timer on the host's.
+//!
+//! # Who looks when
+//!
+//! The vCPU's thread looks for interrupts before each VM entry, so what it does itself needs no
+//! request. Others post to the APIC, then ring with [`Request::Event`]; the timer rings with
+//! [`Request::Timer`], and all else is done by the vCPU's thread when it takes that request.
+//!
+//! Nothing here sleeps, so that exits can be handled with preemption off.
+//!
+//! [`Request::Event`]: super::request::Request::Event
+//! [`Request::Timer`]: super::request::Request::Timer
+
+mod access;
+mod deliver;
+mod timer;
+
+#[expect(unused_imports, reason = "devices have no caller yet")]
+pub(crate) use self::deliver::deliver;
+
+use self::timer::Ring;
+use super::{
+    request::Doorbell,
+    state::State,
+    Vcpu, //
+};
+use crate::{
+    lapic::{
+        self,
+        ApicPage,
+        Config,
+        Lapic,
+        Page,
+        Reset, //
+    },
+    linux::{
+        page::physical_address,
+        timer::HostTimer, //
+    },
+    x86::{
+        addr::Hpa,
+        control_regs::Rflags,
+        cpuid::{
+            Feature,
+            GuestFeatures, //
+        }, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The registers of a local APIC in a page of their own, which the VMCS may point to.
+pub(crate) struct RegisterPage(KBox<ApicPage>);
+
+impl RegisterPage {
+    /// Allocates registers that are all zero.
+    fn new() -> Result<Self> {
+        Ok(Self(KBox::new(ApicPage::new(), GFP_KERNEL_ACCOUNT)?))
+    }
+}
+
+impl Page for RegisterPage {
+    #[inline]
+    fn page(&self) -> &ApicPage {
+        &self.0
+    }
+}
+
+/// The interrupt controller of a vCPU, as all threads see it.
+#[pin_data]
+pub(crate) struct InterruptController {
+    lapic: Lapic<RegisterPage>,
+    #[pin]
+    timer: HostTimer<Ring>,
+}
+
+impl InterruptController {
+    /// Returns the controller of the vCPU with the APIC ID `id`, whose timer rings `doorbell`.
+    ///
+    /// [`Vcpu::reset_controller`] makes it ready for use.
+    pub(crate) fn new(id: u32, doorbell: Arc<Doorbell>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                lapic: Lapic::new(RegisterPage::new()?, id),
+                timer <- HostTimer::new(Ring::new(doorbell)),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Returns the local APIC.
+    #[inline]
+    pub(crate) fn lapic(&self) -> &Lapic<RegisterPage> {
+        &self.lapic
+    }
+
+    /// Returns the physical address of the registers, for the VMCS's virtual-APIC page.
+    pub(crate) fn page_address(&self) -> Hpa {
+        physical_address(self.lapic.backing().page())
+    }
+}
+
+/// INIT and startup IPI, as [`Vcpu::accept_init_and_startup`] found them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Signals {
+    /// INIT came; it is to be dealt with first.
+    pub(crate) init: bool,
+    /// A startup IPI with this vector came, after INIT if that came too.
+    pub(crate) startup: Option<u8>,
+}
+
+impl Vcpu {
+    /// Brings the local APIC, or what there is of it, to its state after power-up.
+    ///
+    /// `bootstrap` tells whether the vCPU is the one that boots. INIT resets less, see
+    /// [`Vcpu::accept_init_and_startup`].
+    pub(crate) fn reset_controller(&self, state: &mut State, bootstrap: bool) {
+        let Some(controller) = self.controller() else {
+            state.apic_base = lapic::base_after_reset(bootstrap);
+            return;
+        };
+        let config = Config {
+            bootstrap,
+            ..Config::default()
+        };
+        let mut owned = lapic::Owned::new(follow(config, &state.features));
+        controller.lapic.reset(&mut owned, Reset::PowerUp);
+        controller.timer.cancel();
+        state.lapic = Some(owned);
+    }
+
+    /// Tells the local APIC what the guest's new CPUID, with these `features`, lets it have.
+    pub(crate) fn configure_controller(&self, state: &mut State, features: &GuestFeatures) {
+        if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
+            let config = follow(*owned.config(), features);
+            controller.lapic.configure(owned, config);
+        }
+    }
+
+    /// Returns whether an interrupt may be waiting, deliverable or not; but for the client's own.
+    ///
+    /// If not, and [`Events::interrupt`](super::events::Events::interrupt) holds none,
+    /// [`Vcpu::has_interrupt`] is false.
+    #[inline]
+    pub(crate) fn may_have_interrupt(&self) -> bool {
+        self.controller()
+            .is_some_and(|controller| controller.lapic.highest_request().is_some())
+    }
+
+    /// Returns whether an interrupt is to be delivered as soon as the guest takes interrupts.
+    pub(crate) fn has_interrupt(&self, state: &State) -> bool {
+        self.has_client_interrupt(state)
+            || self
+                .controller()
+                .is_some_and(|controller| controller.lapic.next_interrupt().is_some())
+    }
+
+    /// Returns the vector of the interrupt to be delivered next, which counts as delivered then.
+    pub(crate) fn take_interrupt(&self, state: &mut State) -> Option<u8> {
+        if self.has_client_interrupt(state) {
+            return state.events.interrupt.take();
+        }
+        let controller = self.controller()?;
+        let vector = controller.lapic.next_interrupt()?;
+        controller.lapic.acknowledge(vector);
+        Some(vector)
+    }
+
+    /// Returns whether the client's own interrupt controller has an interrupt, and the guest's local
+    /// APIC lets it through.
+    fn has_client_interrupt(&self, state: &State) -> bool {
+        state.events.interrupt.is_some() && self.accepts_client_interrupt()
+    }
+
+    /// Returns whether interrupts of the client's own interrupt controller, which is wired to LINT0,
+    /// get through the local APIC.
+    pub(crate) fn accepts_client_interrupt(&self) -> bool {
+        self.controller()
+            .is_none_or(|controller| controller.lapic.accepts_pic())
+    }
+
+    /// Returns the task priority as CR8 has it.
+    pub(crate) fn cr8(&self, state: &State) -> u8 {
+        match self.controller() {
+            Some(controller) => controller.lapic.cr8(),
+            None => state.cr8,
+        }
+    }
+
+    /// Sets the task priority, 0 to 15.
+    pub(crate) fn set_cr8(&self, state: &mut State, class: u8) {
+        match self.controller() {
+            // What that unmasks is seen before the next VM entry.
+            Some(controller) => {
+                controller.lapic.set_cr8(class);
+            }
+            None => state.cr8 = class,
+        }
+    }
+
+    /// Takes INIT and startup IPI, if they came, and resets the local APIC on INIT.
+    ///
+    /// The rest of what they do is the caller's: the vCPU's reset, and that a startup IPI counts only
+    /// while the vCPU waits for it.
+    pub(crate) fn accept_init_and_startup(&self, state: &mut State) -> Signals {
+        let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) else {
+            return Signals::default();
+        };
+        let lapic = &controller.lapic;
+        if !lapic.is_signalled() {
+            return Signals::default();
+        }
+        let init = lapic.take_init();
+        if init {
+            lapic.reset(owned, Reset::Init);
+            controller.timer.cancel();
+        }
+        Signals {
+            init,
+            startup: lapic.take_startup(),
+        }
+    }
+
+    /// Returns whether a halted vCPU has to go on: for an interrupt that the guest takes, INIT or a
+    /// startup IPI. NMIs are the caller's to judge.
+    ///
+    /// RFLAGS must have been fetched since the last exit.
+    pub(crate) fn is_wakeable(&self, state: &State) -> bool {
+        let takes_interrupts = state.fetched_rflags() & Rflags::IF.value() != 0;
+        takes_interrupts && self.has_interrupt(state)
+            || self
+                .controller()
+                .is_some_and(|controller| controller.lapic.is_signalled())
+    }
+}
+
+/// Returns `config` with what CPUID has a say in.
+fn follow(config: Config, features: &GuestFeatures) -> Config {
+    Config {
+        x2apic: features.has(Feature::X2APIC),
+        tsc_deadline: features.has(Feature::TSC_DEADLINE),
+        physical_bits: features.physical_bits,
+        ..config
+    }
+}

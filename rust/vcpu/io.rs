@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Port I/O: IN, OUT, INS and OUTS.
+//!
+//! There are no devices on ports in the kernel, so each goes to the client. A string instruction moves
+//! as many elements per exit as fit into a page of guest memory and 1024 bytes of data.
+
+use super::{
+    emulation::Context,
+    pending::{
+        Pending,
+        StringIo, //
+    },
+    run::Next,
+    state::{
+        State,
+        RAX,
+        RCX,
+        RDI,
+        RSI, //
+    },
+    Owned,
+    Vcpu, //
+};
+use crate::{
+    emulate::Segment as Name,
+    vm::Vm,
+    vmx::{
+        exit::{
+            string_operand,
+            IoAccess, //
+        },
+        field,
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        addr::{
+            Gpa,
+            PAGE_SIZE, //
+        },
+        control_regs::Rflags,
+        exception::Exception,
+        segment_register::SegmentRegister, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// The most bytes of string I/O per exit.
+const MAX_STRING: usize = 1024;
+
+impl State {
+    /// Returns the linear address of the instruction at RIP.
+    fn linear_rip(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
+        let rip = self.rip(vmcs);
+        if self.is_64bit(vmcs) {
+            rip
+        } else {
+            vmcs.segment_base(SegmentRegister::Cs).wrapping_add(rip) & 0xffff_ffff
+        }
+    }
+
+    /// Asks the client to do an IN or OUT.
+    pub(crate) fn start_io(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, io: IoAccess) -> Next {
+        let page = vcpu.run_page();
+        if !io.input {
+            let bytes = self.gpr(RAX).to_le_bytes();
+            page.write_data(bytes.get(..usize::from(io.size)).unwrap_or(&[]));
+        }
+        page.set_io(io.input, io.size, io.port, 1);
+        self.pending = Some(Pending::Io {
+            input: io.input,
+            size: io.size,
+            linear_rip: self.linear_rip(vmcs),
+            length: vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH),
+        });
+        Next::ToUser
+    }
+
+    /// Finishes an IN or OUT that the client has done.
+    pub(crate) fn complete_io(
+        &mut self,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        (input, size): (bool, u8),
+        linear_rip: u64,
+        length: u32,
+    ) {
+        // The client may have moved the guest elsewhere meanwhile.
+        if self.linear_rip(vmcs) != linear_rip {
+            return;
+        }
+        if input {
+            let mut bytes = [0; 4];
+            let size = usize::from(size);
+            vcpu.run_page()
+                .read_data(bytes.get_mut(..size).unwrap_or(&mut []));
+            let value = u64::from(u32::from_le_bytes(bytes));
+            let old = self.gpr(RAX);
+            self.set_gpr(
+                RAX,
+                match size {
+                    1 => (old & !0xff) | value,
+                    2 => (old & !0xffff) | value,
+                    _ => value,
+                },
+            );
+        }
+        self.advance(vmcs, length);
+    }
+
+    /// Goes on `length` bytes further.
+    fn advance(&mut self, vmcs: &CurrentVmcs<'_>, length: u32) {
+        let old = self.rip(vmcs);
+        let new = old.wrapping_add(u64::from(length));
+        let new = if self.is_64bit(vmcs) {
+            new
+        } else {
+            new & 0xffff_ffff
+        };
+        self.set_rip(new);
+        self.finish_instruction(vmcs);
+    }
+}
+
+/// Reads what a string instruction is about.
+pub(crate) fn read_string_io(vmcs: &CurrentVmcs<'_>, io: IoAccess) -> StringIo {
+    let operand = string_operand(vmcs);
+    StringIo {
+        port: io.port,
+        size: io.size,
+        input: io.input,
+        rep: io.rep,
+        address_size: operand.address_size,
+        segment: if io.input {
+            SegmentRegister::Es
+        } else {
+            operand.segment
+        },
+        length: vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH),
+        count: 0,
+    }
+}
+
+impl StringIo {
+    /// Returns `value` as an address or count of this instruction.
+    fn truncate(&self, value: u64) -> u64 {
+        match self.address_size {
+            2 => value & 0xffff,
+            4 => value & 0xffff_ffff,
+            _ => value,
+        }
+    }
+
+    /// Returns `old` with its part that this instruction uses replaced by `new`.
+    fn merge(&self, old: u64, new: u64) -> u64 {
+        match self.address_size {
+            2 => (old & !0xffff) | (new & 0xffff),
+            4 => new & 0xffff_ffff,
+            _ => new,
+        }
+    }
+
+    /// Returns the register that points to memory.
+    const fn pointer(&self) -> usize {
+        if self.input {
+            RDI
+        } else {
+            RSI
+        }
+    }
+
+    /// Returns the number of elements that are still to be moved.
+    fn remaining(&self, state: &State) -> u64 {
+        if self.rep {
+            self.truncate(state.gpr(RCX))
+        } else {
+            1
+        }
+    }
+
+    fn name(&self) -> Name {
+        match self.segment {
+            SegmentRegister::Es => Name::Es,
+            SegmentRegister::Cs => Name::Cs,
+            SegmentRegister::Ss => Name::Ss,
+            SegmentRegister::Fs => Name::Fs,
+            SegmentRegister::Gs => Name::Gs,
+            _ => Name::Ds,
+        }
+    }
+
+    /// Returns where the parts of the element at the pointer are.
+    fn locate(&self, vm: &Vm, state: &State, context: &Context) -> Result<[(Gpa, usize); 2], Exception> {
+        let offset = self.truncate(state.gpr(self.pointer()));
+        let size = usize::from(self.size);
+        let linear = context.linear(self.name(), offset, u64::from(self.size), self.input)?;
+        // CAST: At most the size of a page.
+        let first = size.min((PAGE_SIZE - linear % PAGE_SIZE) as usize);
+        let start = context.translate(vm, linear, self.input, false)?;
+        if first == size {
+            return Ok([(start, size), (start, 0)]);
+        }
+        let rest = context.translate(
+            vm,
+            linear.wrapping_add(first as u64),
+            self.input,
+            false,
+        )?;
+        Ok([(start, first), (rest, size - first)])
+    }
+
+    /// Moves the pointer over one element, and counts it.
+    fn advance(&self, state: &mut State, down: bool) {
+        let pointer = state.gpr(self.pointer());
+        let step = u64::from(self.size);
+        let moved = if down {
+            pointer.wrapping_sub(step)
+        } else {
+            pointer.wrapping_add(step)
+        };
+        state.set_gpr(self.pointer(), self.merge(pointer, moved));
+        if self.rep {
+            let count = state.gpr(RCX);
+            state.set_gpr(RCX, self.merge(count, count.wrapping_sub(1)));
+        }
+    }
+}
+
+/// Starts or goes on with a string I/O instruction: asks the client for the next elements, or ends it.
+pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringIo) -> Result<Next> {
+    let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+    let state = &mut owned.state;
+    let remaining = io.remaining(state);
+    if remaining == 0 {
+        owned.with_vmcs(|vmcs, state| state.advance(vmcs, io.length));
+        return Ok(Next::Resume);
+    }
+    let down = state.fetched_rflags() & Rflags::DF.value() != 0;
+    let size = u64::from(io.size);
+    let offset = io.truncate(state.gpr(io.pointer()));
+    let fits = if down {
+        1
+    } else {
+        (PAGE_SIZE - offset % PAGE_SIZE) / size
+    };
+    let count = remaining.min(fits).min(MAX_STRING as u64 / size).max(1);
+
+    // An element that the guest may not access faults before the client sees it.
+    let parts = match io.locate(vm, state, &context) {
+        Ok(parts) => parts,
+        Err(exception) => {
+            state.raise(exception);
+            return Ok(Next::Resume);
+        }
+    };
+    if !io.input {
+        let mut data = [0; MAX_STRING];
+        // CAST: At most MAX_STRING.
+        let len = (count * size) as usize;
+        let [(first, first_len), (rest, rest_len)] = parts;
+        let split = if count == 1 { first_len } else { len };
+        let (head, tail) = data.split_at_mut(split.min(MAX_STRING));
+        vm.memory().read(first, head)?;
+        if count == 1 && rest_len > 0 {
+            vm.memory().read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
+        }
+        vcpu.run_page().write_data(data.get(..len).unwrap_or(&[]));
+    }
+    // CAST: At most MAX_STRING.
+    io.count = count as u32;
+    vcpu.run_page().set_io(io.input, io.size, io.port, io.count);
+    state.pending = Some(Pending::StringIo(io));
+    Ok(Next::ToUser)
+}
+
+/// Finishes the elements that the client was asked for, and goes on.
+///
+/// The client may have changed the count: what it leaves is what counts.
+pub(crate) fn complete_string_io(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    io: StringIo,
+) -> Result<Next> {
+    let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+    let state = &mut owned.state;
+    let down = state.fetched_rflags() & Rflags::DF.value() != 0;
+    let size = usize::from(io.size);
+    let mut data = [0; MAX_STRING];
+    if io.input {
+        vcpu.run_page().read_data(&mut data);
+    }
+    for element in data.chunks_exact(size).take(io.count as usize) {
+        if io.remaining(state) == 0 {
+            break;
+        }
+        if io.input {
+            let parts = match io.locate(vm, state, &context) {
+                Ok(parts) => parts,
+                Err(exception) => {
+                    state.raise(exception);
+                    return Ok(Next::Resume);
+                }
+            };
+            let [(first, first_len), (rest, rest_len)] = parts;
+            vm.memory()
+                .write(first, element.get(..first_len).unwrap_or(&[]))?;
+            if rest_len > 0 {
+                vm.memory()
+                    .write(rest, element.get(first_len..).unwrap_or(&[]))?;
+            }
+        }
+        io.advance(state, down);
+    }
+    if io.rep && io.remaining(state) != 0 {
+        // Between elements interrupts are taken; the guest starts the instruction over.
+        return Ok(Next::Resume);
+    }
+    owned.with_vmcs(|vmcs, state| state.advance(vmcs, io.length));
+    Ok(Next::Resume)
+}

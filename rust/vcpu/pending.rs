@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a vCPU waits for its client to do, and finishes at the next KVM_RUN.
+
+use crate::{
+    emulate::Instruction,
+    x86::segment_register::SegmentRegister, //
+};
+use kernel::prelude::*;
+
+/// The longest access to a device that one instruction makes at a time.
+pub(crate) const MAX_ACCESS: usize = 16;
+
+/// The most device accesses that one instruction (one iteration of a string instruction) makes: a
+/// read-modify-write that crosses from one device's page to another's, in pieces of 8 bytes.
+pub(crate) const MAX_LOG: usize = 8;
+
+/// An access of an instruction to a device, done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// What was read; meaningless for a write.
+    pub(crate) data: [u8; 8],
+}
+
+/// The accesses to devices that an instruction has made so far.
+///
+/// When it is executed again, these are answered from here and not repeated.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct AccessLog {
+    entries: [Option<Done>; MAX_LOG],
+    len: usize,
+}
+
+impl AccessLog {
+    /// Returns the access at `index`, if it was made.
+    pub(crate) fn get(&self, index: usize) -> Option<Done> {
+        self.entries.get(index).copied().flatten()
+    }
+
+    /// Adds an access; `false` if there is no room.
+    pub(crate) fn push(&mut self, done: Done) -> bool {
+        match self.entries.get_mut(self.len) {
+            Some(entry) => {
+                *entry = Some(done);
+                self.len += 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A string I/O instruction in the middle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StringIo {
+    /// The port.
+    pub(crate) port: u16,
+    /// Bytes per element.
+    pub(crate) size: u8,
+    /// INS, not OUTS.
+    pub(crate) input: bool,
+    /// With a REP prefix.
+    pub(crate) rep: bool,
+    /// Bytes per address.
+    pub(crate) address_size: u8,
+    /// The segment of the memory operand.
+    pub(crate) segment: SegmentRegister,
+    /// Length of the instruction.
+    pub(crate) length: u32,
+    /// Elements that the client was asked for.
+    pub(crate) count: u32,
+}
+
+/// What must be finished before the guest goes on.
+pub(crate) enum Pending {
+    /// IN or OUT.
+    Io {
+        /// IN, not OUT.
+        input: bool,
+        /// Bytes: 1, 2 or 4.
+        size: u8,
+        /// Linear address of the instruction: it is skipped only if the client left RIP there.
+        linear_rip: u64,
+        /// Length of the instruction.
+        length: u32,
+    },
+    /// INS or OUTS.
+    StringIo(StringIo),
+    /// An instruction that accesses memory-mapped I/O.
+    Mmio {
+        /// The instruction.
+        instruction: Instruction,
+        /// RIP when it was started.
+        rip: u64,
+        /// What it has accessed so far.
+        log: AccessLog,
+        /// The client was asked for a read, whose data is the next entry of the log.
+        read: bool,
+    },
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU's VMCS as it is made, and its registers after RESET.
+
+use super::{
+    control,
+    state::{
+        MpState,
+        State,
+        RDX, //
+    },
+    Owned,
+    Vcpu, //
+};
+use crate::{
+    hypervisor::Hypervisor,
+    linux::cpu_call::rdtsc,
+    vmx::{
+        field::{
+            self,
+            Natural, //
+        },
+        guest_state::DescriptorTable,
+        host_state,
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        control_regs::{
+            Cr0,
+            Cr4,
+            Dr7,
+            Efer,
+            Rflags,
+            Xcr0, //
+        },
+        exception::Vector,
+        msr_value::PAT_RESET,
+        segment::Segment,
+        segment_register::SegmentRegister, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// Exceptions that exit: with #DB and #AC a guest could otherwise keep the CPU delivering one after the
+/// other for ever, without ever taking an interrupt of the host; #MC is the host's.
+const EXCEPTION_BITMAP: u32 = 1 << Vector::DB.number() as u32
+    | 1 << Vector::AC.number() as u32
+    | 1 << Vector::MC.number() as u32;
+
+/// RFLAGS after RESET.
+const RFLAGS_RESET: u64 = Rflags::RESET.value();
+
+/// Writes everything of a new VMCS that does not depend on the guest's registers.
+pub(super) fn set_up(
+    hypervisor: &Hypervisor,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    eptp: u64,
+    vpid: Option<u16>,
+) {
+    let capabilities = &hypervisor.capabilities;
+    vmcs.write(field::PIN_BASED_CONTROLS, capabilities.pin());
+    vmcs.write(field::PRIMARY_CONTROLS, capabilities.primary());
+    state.primary = capabilities.primary();
+    set_secondary(hypervisor, vmcs, state, vpid.is_some());
+    vmcs.write(field::VM_EXIT_CONTROLS, capabilities.exit());
+    vmcs.write(field::VM_ENTRY_CONTROLS, capabilities.entry());
+    vmcs.write(field::EXCEPTION_BITMAP, EXCEPTION_BITMAP);
+    vmcs.write(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcs.write(field::PAGE_FAULT_ERROR_CODE_MATCH, 0);
+    vmcs.write(field::CR3_TARGET_COUNT, 0);
+    vmcs.write(field::VM_EXIT_MSR_STORE_COUNT, 0);
+    vmcs.write(field::VM_EXIT_MSR_LOAD_COUNT, 0);
+    vmcs.write(field::VM_ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, 0);
+    vmcs.write(field::MSR_BITMAP, hypervisor.msr_bitmap.address().value());
+    vmcs.write(field::VMCS_LINK_POINTER, !0);
+    vmcs.write(field::EPT_POINTER, eptp);
+    if let Some(vpid) = vpid {
+        vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
+    }
+    host_state::write_constants(vmcs, &hypervisor.host);
+    // The guest's TSC starts at 0 when the vCPU is created.
+    state.tsc_offset = 0u64.wrapping_sub(rdtsc());
+    vmcs.write(field::TSC_OFFSET, state.tsc_offset);
+}
+
+/// Writes the secondary controls, some of which follow the guest's CPUID: what it does not have raises
+/// #UD.
+pub(super) fn set_secondary(
+    hypervisor: &Hypervisor,
+    vmcs: &CurrentVmcs<'_>,
+    state: &State,
+    has_vpid: bool,
+) {
+    use crate::{
+        vmx::controls::secondary,
+        x86::cpuid::Feature, //
+    };
+    let mut controls = hypervisor.capabilities.secondary();
+    if !has_vpid {
+        controls &= !secondary::ENABLE_VPID;
+    }
+    if !state.features.has(Feature::RDTSCP) && !state.features.has(Feature::RDPID) {
+        controls &= !secondary::ENABLE_RDTSCP;
+    }
+    if !state.features.has(Feature::INVPCID) {
+        controls &= !secondary::ENABLE_INVPCID;
+    }
+    vmcs.write(field::SECONDARY_CONTROLS, controls);
+}
+
+impl Vcpu {
+    /// Gives the vCPU the registers that RESET leaves; see the table in the SDM.
+    pub(super) fn reset(&self, owned: &mut Owned) {
+        owned.with_vmcs(|vmcs, state| {
+            state.reset_registers(vmcs);
+            state.follow_cpuid(self);
+        });
+    }
+
+    /// Does what INIT and startup IPIs ask for, if they came.
+    pub(super) fn apply_signals(&self, owned: &mut Owned) {
+        let signals = self.accept_init_and_startup(&mut owned.state);
+        if signals.init {
+            self.reset(owned);
+            owned.state.mp_state = if self.is_bootstrap() {
+                MpState::Runnable
+            } else {
+                MpState::InitReceived
+            };
+        }
+        if let Some(vector) = signals.startup {
+            if owned.state.mp_state == MpState::InitReceived {
+                self.start_up(owned, vector);
+            }
+        }
+    }
+
+    /// Starts an application processor at the page that its startup IPI names.
+    pub(super) fn start_up(&self, owned: &mut Owned, vector: u8) {
+        owned.with_vmcs(|vmcs, state| {
+            let mut code = Segment::reset_code();
+            code.selector = u16::from(vector) << 8;
+            code.base = u64::from(vector) << 12;
+            vmcs.set_segment(SegmentRegister::Cs, &code);
+            state.set_rip(0);
+            state.mp_state = MpState::Runnable;
+        });
+    }
+}
+
+impl State {
+    fn reset_registers(&mut self, vmcs: &CurrentVmcs<'_>) {
+        for index in 0..16 {
+            self.set_gpr(index, 0);
+        }
+        // Family 6, as CPUID tells a new vCPU.
+        self.set_gpr(RDX, 0x600);
+        self.set_rip(0xfff0);
+        self.set_rflags(RFLAGS_RESET);
+        self.regs.cr2 = 0;
+        self.xcr0 = Xcr0::RESET;
+        self.cr8 = 0;
+        self.debug = super::debug::DebugRegisters::new();
+        self.events = super::events::Events::default();
+        self.pending = None;
+
+        vmcs.set_segment(SegmentRegister::Cs, &Segment::reset_code());
+        for register in [
+            SegmentRegister::Ds,
+            SegmentRegister::Es,
+            SegmentRegister::Fs,
+            SegmentRegister::Gs,
+            SegmentRegister::Ss,
+        ] {
+            vmcs.set_segment(register, &Segment::reset_data());
+        }
+        vmcs.set_segment(SegmentRegister::Ldtr, &Segment::reset_ldt());
+        vmcs.set_segment(SegmentRegister::Tr, &Segment::reset_tss());
+        let table = DescriptorTable {
+            base: 0,
+            limit: 0xffff,
+        };
+        vmcs.set_gdtr(table);
+        vmcs.set_idtr(table);
+
+        control::set_masks(vmcs, &self.features);
+        self.load_cr0(vmcs, Cr0::new(0x6000_0010));
+        self.load_cr4(vmcs, Cr4::NONE);
+        self.load_efer(vmcs, Efer::NONE);
+        vmcs.write(field::GUEST_CR3, Natural(0));
+        vmcs.write(field::GUEST_PAT, PAT_RESET);
+        vmcs.write(field::GUEST_SYSENTER_CS, 0);
+        vmcs.write(field::GUEST_SYSENTER_ESP, Natural(0));
+        vmcs.write(field::GUEST_SYSENTER_EIP, Natural(0));
+        vmcs.write(field::GUEST_DEBUGCTL, 0);
+        vmcs.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, Natural(0));
+        vmcs.write(field::GUEST_INTERRUPTIBILITY, 0);
+        vmcs.write(field::GUEST_ACTIVITY_STATE, 0);
+        vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, 0);
+        vmcs.set_pdptes([0; 4]);
+        self.load_dr7(vmcs, Dr7::RESET);
+        self.cpuid_stale = true;
+        self.flush(vmcs);
+    }
+}
+
+/// Prints the VMCS after a failed entry, when the developer asks for debug messages.
+pub(super) fn dump(vmcs: &CurrentVmcs<'_>) {
+    if !cfg!(CONFIG_RUST_DEBUG_ASSERTIONS) {
+        return;
+    }
+    for &(name, encoding) in field::ALL {
+        pr_debug!("{}: {:#x}\n", name, vmcs.read_encoding(encoding));
+    }
+}

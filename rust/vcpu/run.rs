@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM_RUN: from the client into the guest and back.
+//!
+//! ```text
+//!   run() ---- finish what the client did; sleep while halted
+//!     |
+//!     +-> enter_guest() -- VMCS current, preemption off
+//!     |     |
+//!     |     +-> entry ... exit -- interrupts off; then exits::handle(), which cannot sleep
+//!     |     +-- again, until the exit needs to sleep, the client, or a request or signal waits
+//!     |
+//!     +-> exits::finish() -- may sleep
+//! ```
+
+use super::{
+    emulation,
+    exits::{
+        self,
+        Step, //
+    },
+    io,
+    pending::Pending,
+    request::Request,
+    state::{
+        MpState,
+        State, //
+    },
+    Owned,
+    Vcpu, //
+};
+use crate::{
+    bindings,
+    linux::{
+        fpu,
+        guest,
+        host,
+        preempt::{
+            IrqGuard,
+            PreemptGuard, //
+        },
+        task, //
+    },
+    vm::Vm,
+    vmx::{
+        self,
+        exit::Exit,
+        run::{
+            EntryError,
+            Tags, //
+        },
+        vmcs::CurrentVmcs, //
+    },
+    x86::control_regs::Cr4, //
+};
+use kernel::prelude::*;
+
+/// How KVM_RUN goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// With the guest.
+    Resume,
+    /// With the client; the shared page says what for.
+    ToUser,
+}
+
+/// Runs the guest until its client is needed or a signal waits.
+///
+/// `EINTR` if a signal waits (the shared page then says KVM_EXIT_INTR) or the client asked to return at
+/// once.
+pub(crate) fn run(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
+    owned.state.fpu.load();
+    let result = run_with_fpu(vm, vcpu, owned);
+    owned.state.fpu.unload();
+    owned.with_vmcs(|vmcs, state| {
+        let if_flag = state.rflags(vmcs) & crate::x86::control_regs::Rflags::IF.value() != 0;
+        let ready = vcpu.controller().is_some() || state.takes_client_interrupt(vmcs);
+        let (cr8, base) = (vcpu.cr8(state), vcpu.apic_base(state));
+        vcpu.run_page()
+            .set_state(if_flag, ready, u64::from(cr8), base);
+    });
+    result
+}
+
+fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
+    if owned.state.mp_state == MpState::Uninitialized {
+        if vcpu.run_page().immediate_exit() {
+            return Err(EINTR);
+        }
+        // An application processor waits for INIT and a startup IPI, or for a signal.
+        return match wait(vcpu, owned)? {
+            Next::Resume => Err(EAGAIN),
+            Next::ToUser => Ok(()),
+        };
+    }
+    if complete(vm, vcpu, owned)? == Next::ToUser {
+        return Ok(());
+    }
+    if vcpu.run_page().immediate_exit() {
+        return Err(EINTR);
+    }
+    loop {
+        let next = if owned.state.mp_state == MpState::Runnable {
+            enter_guest(vm, vcpu, owned)?
+        } else {
+            wait(vcpu, owned)?
+        };
+        if next == Next::ToUser {
+            return Ok(());
+        }
+        if task::work_pending() {
+            task::handle_work().inspect_err(|_| {
+                vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+            })?;
+        }
+    }
+}
+
+/// Finishes what the client was asked to do.
+fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+    match owned.state.pending.take() {
+        None => Ok(Next::Resume),
+        Some(Pending::Io {
+            input,
+            size,
+            linear_rip,
+            length,
+        }) => {
+            owned.with_vmcs(|vmcs, state| {
+                state.complete_io(vcpu, vmcs, (input, size), linear_rip, length);
+            });
+            Ok(Next::Resume)
+        }
+        Some(Pending::StringIo(io)) => io::complete_string_io(vm, vcpu, owned, io),
+        Some(Pending::Mmio {
+            instruction,
+            rip,
+            log,
+            read,
+        }) => emulation::complete(vm, vcpu, owned, instruction, rip, log, read),
+    }
+}
+
+/// Sleeps until a halted vCPU has something to do.
+fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+    loop {
+        handle_requests(vcpu, owned);
+        let state = &mut owned.state;
+        if state.mp_state == MpState::Runnable {
+            return Ok(Next::Resume);
+        }
+        if state.mp_state == MpState::Halted
+            && (state.events.nmis > 0 || vcpu.is_wakeable(state))
+        {
+            state.mp_state = MpState::Runnable;
+            return Ok(Next::Resume);
+        }
+        if vcpu.doorbell().sleep() {
+            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+            return Err(EINTR);
+        }
+    }
+}
+
+/// Looks at what other threads asked for.
+fn handle_requests(vcpu: &Vcpu, owned: &mut Owned) {
+    if !vcpu.doorbell().is_pending() {
+        return;
+    }
+    let taken = vcpu.doorbell().take();
+    let state = &mut owned.state;
+    if taken.has(Request::TlbFlush) {
+        state.owed.ept = true;
+    }
+    if taken.has(Request::Timer) {
+        vcpu.on_timer(state);
+    }
+    if taken.has(Request::Event) {
+        state.events.nmis = state.events.nmis.saturating_add(vcpu.take_nmis()).min(2);
+        vcpu.apply_signals(owned);
+    }
+}
+
+/// Enters the guest until an exit needs more than can be done without sleeping.
+fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+    handle_requests(vcpu, owned);
+    if owned.state.mp_state != MpState::Runnable {
+        return Ok(Next::Resume);
+    }
+    if owned.state.events.triple_fault {
+        owned.state.events.triple_fault = false;
+        vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
+        return Ok(Next::ToUser);
+    }
+
+    let later = {
+        let preempt = PreemptGuard::new();
+        let (vmcs, state) = owned.load(&preempt);
+        vcpu.host_switch().to_guest(&vmcs, &preempt);
+        state.has_run = true;
+        match run_exits(vm, vcpu, &vmcs, state, &preempt) {
+            Step::Resume => return Ok(Next::Resume),
+            Step::ToUser => return Ok(Next::ToUser),
+            Step::Later(later) => {
+                state.fetch(&vmcs);
+                later
+            }
+        }
+    };
+    exits::finish(vm, vcpu, owned, later)
+}
+
+/// Enters the guest again and again, as long as its exits are handled at once.
+fn run_exits(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    preempt: &PreemptGuard,
+) -> Step {
+    loop {
+        let window = vcpu.controller().is_none() && vcpu.run_page().wants_interrupt_window();
+        if window && state.takes_client_interrupt(vmcs) {
+            vcpu.run_page()
+                .set_plain(bindings::KVM_EXIT_IRQ_WINDOW_OPEN);
+            return Step::ToUser;
+        }
+        let reason = match enter_once(vm, vcpu, vmcs, state, preempt, window) {
+            Entered::Exited(reason) => reason,
+            Entered::NotNow => return Step::Resume,
+            Entered::Failed(EntryError(error)) => {
+                vcpu.report_failed_entry(vmcs, u64::from(error));
+                return Step::ToUser;
+            }
+        };
+        let exit = Exit::read(vmcs, reason);
+        state.note_interrupted(vmcs, &exit);
+        match exits::handle(vm, vcpu, vmcs, state, exit) {
+            Step::Resume => {}
+            step => return step,
+        }
+        if state.mp_state != MpState::Runnable || state.events.triple_fault {
+            return Step::Resume;
+        }
+    }
+}
+
+/// What became of an attempt to enter the guest.
+enum Entered {
+    /// The guest ran, and exited with this reason.
+    Exited(u32),
+    /// A request, a signal or a reschedule waits.
+    NotNow,
+    /// VM entry was refused.
+    Failed(EntryError),
+}
+
+/// Enters the guest once.
+#[inline]
+fn enter_once(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    preempt: &PreemptGuard,
+    window: bool,
+) -> Entered {
+    let doorbell = vcpu.doorbell();
+    let irqs = IrqGuard::new();
+    if doorbell.enter(preempt.cpu()) || task::work_pending() {
+        doorbell.leave();
+        return Entered::NotNow;
+    }
+    state.inject(vcpu, vmcs, window);
+    state.flush(vmcs);
+    state.host.refresh(vmcs);
+    fpu::sync();
+    let xcr0 = state.guest_xcr0(vm, vmcs);
+    if let Some(xcr0) = xcr0 {
+        // SAFETY: The guest's XCR0 was checked against what the host supports, and interrupts stay
+        // off until the host's is back.
+        unsafe { host::xsetbv(xcr0) };
+    }
+    state.debug.load();
+    guest::timing_enter();
+
+    let tags = Tags {
+        eptp: vcpu.eptp(),
+        vpid: vcpu.vpid(),
+    };
+    // SAFETY: `Owned::load` and `HostSwitch::to_guest` wrote this CPU's and task's host state, and
+    // the controls come from the negotiation; `regs` belongs to the VMCS.
+    let result = unsafe {
+        vmx::run::run(
+            vmcs,
+            &irqs,
+            &mut state.regs,
+            &mut state.owed,
+            vm.capabilities(),
+            tags,
+        )
+    };
+
+    doorbell.leave();
+    state.debug.unload();
+    if xcr0.is_some() {
+        // SAFETY: It is the value that the host had.
+        unsafe { host::xsetbv(vm.host().xcr0) };
+    }
+    vcpu.count_exit(result.map_or(usize::MAX, |reason| usize::from(reason as u16)));
+    let outcome = match result {
+        Ok(reason) => {
+            // An interrupt that was acknowledged must be handled before interrupts are on.
+            if reason == u32::from(vmx::exit::reason::EXTERNAL_INTERRUPT) {
+                if let Exit::ExternalInterrupt(vector) = Exit::read(vmcs, reason) {
+                    guest::handle_external_interrupt(vector);
+                }
+            }
+            Entered::Exited(reason)
+        }
+        Err(error) => Entered::Failed(error),
+    };
+    guest::interrupt_window_and_timing_exit();
+    drop(irqs);
+    outcome
+}
+
+impl State {
+    /// Returns XCR0 if the guest runs with another than the host.
+    #[inline]
+    fn guest_xcr0(&self, vm: &Vm, vmcs: &CurrentVmcs<'_>) -> Option<u64> {
+        let value = self.xcr0.value();
+        let differs = value != vm.host().xcr0 && self.cr4(vmcs).contains(Cr4::OSXSAVE);
+        differs.then_some(value)
+    }
+
+    /// Returns whether the guest could take an interrupt of the client's own interrupt controller now.
+    pub(crate) fn takes_client_interrupt(&mut self, vmcs: &CurrentVmcs<'_>) -> bool {
+        self.events.interrupt.is_none()
+            && self.events.interrupted.is_none()
+            && self.events.exception.is_none()
+            && self.takes_interrupts(vmcs)
+    }
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU's state: what its mutex protects.
+//!
+//! Much of it lives in the VMCS. RIP, RSP and RFLAGS are cached here after the first read of an exit
+//! and written back before the next entry only if they changed; the rest is read where it is needed.
+
+use super::{
+    debug::DebugRegisters,
+    events::Events,
+    pending::Pending, //
+};
+use crate::{
+    hypervisor::Hypervisor,
+    lapic,
+    linux::{
+        fpu::GuestFpu,
+        guest::GuestRegs, //
+    },
+    vmx::{
+        field::{
+            self,
+            Natural, //
+        },
+        guest_state::{
+            BLOCKING_BY_MOV_SS,
+            BLOCKING_BY_STI,
+            PENDING_SINGLE_STEP, //
+        },
+        host_state::HostControlRegisters,
+        tlb::Owed,
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        control_regs::{
+            Cr0,
+            Cr4,
+            Efer,
+            Rflags,
+            Xcr0, //
+        },
+        cpuid::{
+            CpuidEntry,
+            GuestCpuid,
+            GuestFeatures, //
+        },
+        guest_msr::GuestMsrs,
+        segment_register::SegmentRegister, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// Index of RSP among the general-purpose registers.
+pub(crate) const RSP: usize = 4;
+/// Index of RAX.
+pub(crate) const RAX: usize = 0;
+/// Index of RCX.
+pub(crate) const RCX: usize = 1;
+/// Index of RDX.
+pub(crate) const RDX: usize = 2;
+/// Index of RBX.
+pub(crate) const RBX: usize = 3;
+/// Index of RSI.
+pub(crate) const RSI: usize = 6;
+/// Index of RDI.
+pub(crate) const RDI: usize = 7;
+
+/// CS.L in an access-rights word.
+const RIGHTS_L: u32 = 1 << 13;
+
+/// Whether a vCPU runs, as KVM_GET_MP_STATE tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MpState {
+    /// Running, or ready to.
+    Runnable,
+    /// An application processor that waits for INIT.
+    Uninitialized,
+    /// It got INIT and waits for a startup IPI.
+    InitReceived,
+    /// In HLT, until an interrupt comes.
+    Halted,
+}
+
+/// Which cached registers hold the guest's value, or differ from the VMCS's.
+#[derive(Clone, Copy, Default)]
+struct Cache {
+    rip: Cached,
+    rsp: Cached,
+    rflags: Cached,
+}
+
+/// How a cached register relates to the VMCS.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Cached {
+    /// The VMCS has the value.
+    #[default]
+    Absent,
+    /// Both have it.
+    Clean,
+    /// The cache has it.
+    Dirty,
+}
+
+/// The state of a vCPU.
+pub(crate) struct State {
+    /// General-purpose registers and CR2, as the world switch swaps them.
+    pub(crate) regs: GuestRegs,
+    rip: u64,
+    rflags: u64,
+    cache: Cache,
+    /// IA32_EFER; all accesses exit, so that this is always right.
+    pub(crate) efer: Efer,
+    /// XCR0; likewise.
+    pub(crate) xcr0: Xcr0,
+    /// CR8 of a guest without a local APIC in the kernel.
+    pub(crate) cr8: u8,
+    /// IA32_APIC_BASE of a guest without a local APIC in the kernel.
+    pub(crate) apic_base: u64,
+    /// The guest's FPU.
+    pub(crate) fpu: GuestFpu,
+    /// The guest's CPUID table.
+    pub(crate) cpuid: GuestCpuid<KVVec<CpuidEntry>>,
+    /// What follows from it.
+    pub(crate) features: GuestFeatures,
+    /// Whether the runtime bits of the table may be out of date.
+    pub(crate) cpuid_stale: bool,
+    /// MSRs without a place of their own.
+    pub(crate) msrs: KBox<GuestMsrs>,
+    /// Events on their way to the guest.
+    pub(crate) events: Events,
+    /// Debug registers.
+    pub(crate) debug: DebugRegisters,
+    /// What KVM_RUN must finish before it enters the guest.
+    pub(crate) pending: Option<Pending>,
+    /// The host's control registers as the VMCS has them.
+    pub(crate) host: HostControlRegisters,
+    /// Flushes to be done before the next entry.
+    pub(crate) owed: Owed,
+    /// The primary controls as the VMCS has them.
+    pub(crate) primary: u32,
+    /// Whether the vCPU runs.
+    pub(crate) mp_state: MpState,
+    /// Whether the guest was entered since the vCPU was created.
+    pub(crate) has_run: bool,
+    /// The local APIC's half that belongs to the vCPU's thread.
+    pub(crate) lapic: Option<lapic::Owned>,
+    /// What is added to the host's TSC.
+    pub(crate) tsc_offset: u64,
+}
+
+impl State {
+    /// Returns the state of a new vCPU; its registers are set by `reset`.
+    pub(crate) fn new(hypervisor: &Hypervisor, bootstrap: bool) -> Result<Self> {
+        Ok(Self {
+            regs: GuestRegs::default(),
+            rip: 0,
+            rflags: 0,
+            cache: Cache::default(),
+            efer: Efer::NONE,
+            xcr0: Xcr0::RESET,
+            cr8: 0,
+            apic_base: lapic::base_after_reset(bootstrap),
+            fpu: GuestFpu::new()?,
+            cpuid: GuestCpuid::new(KVVec::new()),
+            features: GuestFeatures::derive(&[], &hypervisor.model),
+            cpuid_stale: true,
+            msrs: KBox::new(GuestMsrs::new(0, false), GFP_KERNEL_ACCOUNT)?,
+            events: Events::default(),
+            debug: DebugRegisters::new(),
+            pending: None,
+            host: HostControlRegisters::default(),
+            owed: Owed::ALL,
+            primary: 0,
+            mp_state: MpState::Runnable,
+            has_run: false,
+            lapic: None,
+            tsc_offset: 0,
+        })
+    }
+
+    /// Returns a general-purpose register other than RSP; RSP only where it is cached.
+    #[inline]
+    pub(crate) fn gpr(&self, index: usize) -> u64 {
+        self.regs.gpr.get(index).map_or(0, |&value| value as u64)
+    }
+
+    /// Sets a general-purpose register.
+    #[inline]
+    pub(crate) fn set_gpr(&mut self, index: usize, value: u64) {
+        if index == RSP {
+            self.cache.rsp = Cached::Dirty;
+        }
+        if let Some(register) = self.regs.gpr.get_mut(index) {
+            *register = value as usize;
+        }
+    }
+
+    /// Returns a general-purpose register, RSP included.
+    pub(crate) fn gpr_with(&mut self, vmcs: &CurrentVmcs<'_>, index: usize) -> u64 {
+        if index == RSP && self.cache.rsp == Cached::Absent {
+            let Natural(rsp) = vmcs.read(field::GUEST_RSP);
+            if let Some(register) = self.regs.gpr.get_mut(RSP) {
+                *register = rsp as usize;
+            }
+            self.cache.rsp = Cached::Clean;
+        }
+        self.gpr(index)
+    }
+
+    /// Returns EDX:EAX.
+    pub(crate) fn edx_eax(&self) -> u64 {
+        (self.gpr(RDX) << 32) | (self.gpr(RAX) & 0xffff_ffff)
+    }
+
+    /// Sets EDX:EAX, and the upper halves of RDX and RAX to 0.
+    pub(crate) fn set_edx_eax(&mut self, value: u64) {
+        self.set_gpr(RAX, value & 0xffff_ffff);
+        self.set_gpr(RDX, value >> 32);
+    }
+
+    /// Returns RIP.
+    #[inline]
+    pub(crate) fn rip(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
+        if self.cache.rip == Cached::Absent {
+            self.rip = vmcs.read(field::GUEST_RIP).0;
+            self.cache.rip = Cached::Clean;
+        }
+        self.rip
+    }
+
+    /// Returns RIP where it was fetched before (see [`State::fetch`]).
+    pub(crate) fn fetched_rip(&self) -> u64 {
+        self.rip
+    }
+
+    /// Sets RIP.
+    #[inline]
+    pub(crate) fn set_rip(&mut self, value: u64) {
+        self.rip = value;
+        self.cache.rip = Cached::Dirty;
+    }
+
+    /// Returns RFLAGS.
+    #[inline]
+    pub(crate) fn rflags(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
+        if self.cache.rflags == Cached::Absent {
+            self.rflags = vmcs.read(field::GUEST_RFLAGS).0;
+            self.cache.rflags = Cached::Clean;
+        }
+        self.rflags
+    }
+
+    /// Returns RFLAGS where it was fetched before (see [`State::fetch`]).
+    pub(crate) fn fetched_rflags(&self) -> u64 {
+        self.rflags
+    }
+
+    /// Sets RFLAGS; bit 1 reads as 1 always.
+    pub(crate) fn set_rflags(&mut self, value: u64) {
+        self.rflags = value | Rflags::FIXED.value();
+        self.cache.rflags = Cached::Dirty;
+    }
+
+    /// Reads RIP, RSP and RFLAGS, so that they are there when the VMCS is not.
+    pub(crate) fn fetch(&mut self, vmcs: &CurrentVmcs<'_>) {
+        self.rip(vmcs);
+        self.gpr_with(vmcs, RSP);
+        self.rflags(vmcs);
+    }
+
+    /// Writes changed registers to the VMCS; the guest is about to be entered.
+    #[inline]
+    pub(crate) fn flush(&mut self, vmcs: &CurrentVmcs<'_>) {
+        if self.cache.rip == Cached::Dirty {
+            vmcs.write(field::GUEST_RIP, Natural(self.rip));
+        }
+        if self.cache.rsp == Cached::Dirty {
+            vmcs.write(field::GUEST_RSP, Natural(self.gpr(RSP)));
+        }
+        if self.cache.rflags == Cached::Dirty {
+            vmcs.write(field::GUEST_RFLAGS, Natural(self.rflags));
+        }
+        self.cache = Cache::default();
+    }
+
+    /// Returns CR0 as the guest sees it.
+    pub(crate) fn cr0(&self, vmcs: &CurrentVmcs<'_>) -> Cr0 {
+        let owned = super::control::CR0_GUEST_OWNED;
+        Cr0::new(vmcs.read(field::GUEST_CR0).0)
+            .common(owned)
+            .with(Cr0::new(vmcs.read(field::CR0_READ_SHADOW).0).without(owned))
+    }
+
+    /// Returns CR4 as the guest sees it.
+    pub(crate) fn cr4(&self, vmcs: &CurrentVmcs<'_>) -> Cr4 {
+        let owned = super::control::cr4_guest_owned(&self.features);
+        Cr4::new(vmcs.read(field::GUEST_CR4).0)
+            .common(owned)
+            .with(Cr4::new(vmcs.read(field::CR4_READ_SHADOW).0).without(owned))
+    }
+
+    /// Returns whether the guest runs 64-bit code.
+    pub(crate) fn is_64bit(&self, vmcs: &CurrentVmcs<'_>) -> bool {
+        self.efer.contains(Efer::LMA) && vmcs.access_rights(SegmentRegister::Cs) & RIGHTS_L != 0
+    }
+
+    /// Returns the current privilege level, 0 to 3: the DPL of SS.
+    pub(crate) fn cpl(&self, vmcs: &CurrentVmcs<'_>) -> u8 {
+        if !self.cr0(vmcs).contains(Cr0::PE) {
+            return 0;
+        }
+        // CAST: Two bits.
+        (vmcs.access_rights(SegmentRegister::Ss) >> 5 & 3) as u8
+    }
+
+    /// Goes on after the instruction that exited.
+    #[inline]
+    pub(crate) fn skip_instruction(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let old = self.rip(vmcs);
+        let length = vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH);
+        let new = old.wrapping_add(u64::from(length));
+        // Outside 64-bit mode, RIP wraps at 4 GiB.
+        let new = if (old ^ new) >> 31 == 3 && !self.is_64bit(vmcs) {
+            new & 0xffff_ffff
+        } else {
+            new
+        };
+        self.set_rip(new);
+        self.finish_instruction(vmcs);
+    }
+
+    /// Does what the end of an instruction does besides moving RIP: blocking by STI or MOV SS ends,
+    /// and a single step traps.
+    #[inline]
+    pub(crate) fn finish_instruction(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
+        if blocking & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0 {
+            vmcs.write(
+                field::GUEST_INTERRUPTIBILITY,
+                blocking & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS),
+            );
+        }
+        if self.rflags(vmcs) & Rflags::TF.value() != 0 {
+            let Natural(pending) = vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+            vmcs.write(
+                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+                Natural(pending | PENDING_SINGLE_STEP),
+            );
+        }
+    }
+}

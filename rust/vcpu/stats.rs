@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counts of VM exits by reason, per vCPU and for all since the module was loaded.
+
+use crate::vmx::exit::reason;
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// One counter for each reason.
+pub(crate) type Totals = [u64; reason::COUNT];
+
+/// The exits of one vCPU. Only its own thread counts.
+pub(crate) struct ExitCounts {
+    by_reason: [Atomic<u64>; reason::COUNT],
+    failed: Atomic<u64>,
+}
+
+/// The counts of all vCPUs.
+struct All {
+    /// Those of vCPUs that are gone.
+    past: Totals,
+    /// Those of vCPUs that are there, by address.
+    live: RBTree<usize, Arc<ExitCounts>>,
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before any vCPU exists.
+    unsafe(uninit) static ALL: SpinLock<Option<All>> = None;
+}
+
+/// Prepares the counters.
+///
+/// # Safety
+///
+/// Must be called exactly once, at module load, before anything else of this file.
+pub(crate) unsafe fn init() {
+    // SAFETY: Called once.
+    unsafe { ALL.init() };
+    *ALL.lock() = Some(All {
+        past: [0; reason::COUNT],
+        live: RBTree::new(),
+    });
+}
+
+/// Drops the counters at module unload.
+pub(crate) fn exit() {
+    let all = ALL.lock().take();
+    drop(all);
+}
+
+impl ExitCounts {
+    /// Returns counters that are part of the totals.
+    pub(super) fn new() -> Result<Registered> {
+        let counts = Arc::new(
+            Self {
+                by_reason: [const { Atomic::new(0) }; reason::COUNT],
+                failed: Atomic::new(0),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let key = Arc::as_ptr(&counts) as usize;
+        let node = RBTreeNode::new(key, counts.clone(), GFP_KERNEL_ACCOUNT)?;
+        let replaced = ALL.lock().as_mut().and_then(|all| all.live.insert(node));
+        drop(replaced);
+        Ok(Registered { counts, key })
+    }
+
+    /// Counts an exit; a number that is no reason counts as a failed entry.
+    #[inline]
+    pub(super) fn count(&self, reason: usize) {
+        let counter = self.by_reason.get(reason).unwrap_or(&self.failed);
+        counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn add_to(&self, totals: &mut Totals) {
+        for (total, counter) in totals.iter_mut().zip(&self.by_reason) {
+            *total = total.wrapping_add(counter.load(Relaxed));
+        }
+    }
+}
+
+/// Counters in the list of all; they are folded into the past when dropped.
+pub(super) struct Registered {
+    counts: Arc<ExitCounts>,
+    key: usize,
+}
+
+impl core::ops::Deref for Registered {
+    type Target = ExitCounts;
+
+    #[inline]
+    fn deref(&self) -> &ExitCounts {
+        &self.counts
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let node = {
+            let mut guard = ALL.lock();
+            guard.as_mut().and_then(|all| {
+                self.counts.add_to(&mut all.past);
+                all.live.remove_node(&self.key)
+            })
+        };
+        drop(node);
+    }
+}
+
+/// Returns the exits of all vCPUs since the module was loaded.
+pub(crate) fn totals() -> Totals {
+    let guard = ALL.lock();
+    let Some(all) = guard.as_ref() else {
+        return [0; reason::COUNT];
+    };
+    let mut totals = all.past;
+    for counts in all.live.values() {
+        counts.add_to(&mut totals);
+    }
+    totals
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtual machine: guest memory, its MMU, and its vCPUs.
+//!
+//! # Lock order
+//!
+//! 1. [`Vm::config`], the mutex of what is set up before vCPUs run
+//! 2. a vCPU's mutex (`vcpu`)
+//! 3. the mutex of slot changes (`memory`); memory management's own locks
+//! 4. the tables' reader-writer lock, then the locks below it (`mmu`)
+//! 5. the spinlock of [`Vcpus`]
+//! 6. a vCPU's doorbell (`vcpu/request`)
+//!
+//! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
+//! to the address space of the process that made it; all but closing is refused to others.
+
+use crate::{
+    hypervisor::Hypervisor,
+    linux::{
+        cpu_call::kick_and_wait,
+        host::HostConstants, //
+    },
+    memory::GuestMemory,
+    mmu::{
+        self,
+        Level,
+        Mmu,
+        RemoteFlush, //
+    },
+    vcpu::{
+        request::Request,
+        Vcpu, //
+    },
+    vmx::capability::Capabilities, //
+};
+use kernel::{
+    bitmap::BitmapVec,
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
+};
+
+/// The most vCPUs of a VM.
+pub(crate) const MAX_VCPUS: u32 = 1024;
+
+/// vCPU numbers are below this.
+pub(crate) const MAX_VCPU_IDS: u32 = 4096;
+
+/// The most interrupt routes of a VM, and so pins of the client's I/O APIC.
+const MAX_IRQ_ROUTES: u64 = 4096;
+
+/// The vCPUs of a VM, and how to make them all forget translations.
+#[pin_data]
+pub(crate) struct Vcpus {
+    #[pin]
+    inner: SpinLock<Inner>,
+}
+
+struct Inner {
+    list: KVVec<Arc<Vcpu>>,
+    /// The CPUs to be kicked; empty outside [`Vcpus::flush_remote`].
+    kicked: BitmapVec,
+}
+
+impl Vcpus {
+    fn new() -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let kicked = BitmapVec::new(kernel::cpu::nr_cpu_ids() as usize, GFP_KERNEL_ACCOUNT)?;
+            Ok(try_pin_init!(Self {
+                inner <- new_spinlock!(Inner {
+                    list: KVVec::new(),
+                    kicked,
+                }),
+            }? Error))
+        })
+    }
+
+    /// Adds a vCPU; the caller holds the VM's configuration lock.
+    fn push(&self, vcpu: Arc<Vcpu>) -> Result {
+        // Room is made outside the spinlock; only this function adds.
+        let len = self.inner.lock().list.len();
+        if len == self.inner.lock().list.capacity() {
+            let mut larger = KVVec::with_capacity(len.max(4) * 2, GFP_KERNEL_ACCOUNT)?;
+            let old = {
+                let mut inner = self.inner.lock();
+                for vcpu in &inner.list {
+                    // There is room.
+                    let _ = larger.push_within_capacity(vcpu.clone());
+                }
+                core::mem::replace(&mut inner.list, larger)
+            };
+            drop(old);
+        }
+        self.inner
+            .lock()
+            .list
+            .push_within_capacity(vcpu)
+            .map_err(|_| ENOMEM)
+    }
+
+    /// Calls `f` for each vCPU; it must not sleep.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Vcpu)) {
+        for vcpu in &self.inner.lock().list {
+            f(vcpu);
+        }
+    }
+}
+
+impl RemoteFlush for Vcpus {
+    fn flush_remote(&self) {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let mut any = false;
+        for vcpu in &inner.list {
+            vcpu.doorbell().set(Request::TlbFlush);
+            if let Some(cpu) = vcpu.doorbell().guest_cpu() {
+                inner.kicked.set_bit(cpu as usize);
+                any = true;
+            }
+        }
+        if any {
+            kick_and_wait(&inner.kicked);
+            let mut start = 0;
+            while let Some(bit) = inner.kicked.next_bit(start) {
+                inner.kicked.clear_bit(bit);
+                start = bit + 1;
+                if start >= inner.kicked.len() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What is set up before vCPUs run.
+pub(crate) struct Config {
+    created: u32,
+    max_vcpu_ids: Option<u32>,
+    boot_cpu_id: u32,
+    split_irqchip: bool,
+}
+
+/// A virtual machine.
+#[pin_data]
+pub(crate) struct Vm {
+    hypervisor: Arc<Hypervisor>,
+    #[pin]
+    mmu: Mmu<Vcpus>,
+    vcpus: Arc<Vcpus>,
+    #[pin]
+    config: Mutex<Config>,
+}
+
+impl Vm {
+    /// Creates a VM that belongs to the current process.
+    pub(crate) fn new(hypervisor: Arc<Hypervisor>) -> Result<Arc<Self>> {
+        let capabilities = &hypervisor.capabilities;
+        let ept = capabilities.ept_vpid();
+        let config = mmu::Config {
+            levels: Level::Level4,
+            a_d: capabilities.ept_ad(),
+            huge_2m: ept.page_2m(),
+            huge_1g: ept.page_1g(),
+            max_phys_bits: u32::from(hypervisor.physical_bits),
+        };
+        let vcpus = Arc::pin_init(Vcpus::new(), GFP_KERNEL_ACCOUNT)?;
+        let mmu = Mmu::new(config, vcpus.clone())?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                hypervisor,
+                mmu <- mmu,
+                vcpus,
+                config <- new_mutex!(Config {
+                    created: 0,
+                    max_vcpu_ids: None,
+                    boot_cpu_id: 0,
+                    split_irqchip: false,
+                }),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Fails with `EIO` in a process that the VM does not belong to.
+    pub(crate) fn check_owner(&self) -> Result {
+        if self.mmu.is_of_current() {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+
+    /// Creates the vCPU `id`.
+    ///
+    /// `EINVAL` for a number that is too large or one vCPU too many, `EEXIST` for one that is there.
+    pub(crate) fn create_vcpu(&self, id: u64) -> Result<Arc<Vcpu>> {
+        let mut config = self.config.lock();
+        let max = *config.max_vcpu_ids.get_or_insert(MAX_VCPU_IDS);
+        if id >= u64::from(max) || config.created >= MAX_VCPUS {
+            return Err(EINVAL);
+        }
+        // CAST: Below MAX_VCPU_IDS.
+        let id = id as u32;
+        let mut exists = false;
+        self.vcpus.for_each(|vcpu| exists |= vcpu.id() == id);
+        if exists {
+            return Err(EEXIST);
+        }
+        let vcpu = Vcpu::new(
+            &self.hypervisor,
+            id,
+            self.mmu.ept_pointer(),
+            id == config.boot_cpu_id,
+            config.split_irqchip,
+        )?;
+        self.vcpus.push(vcpu.clone())?;
+        config.created += 1;
+        Ok(vcpu)
+    }
+
+    /// Limits vCPU numbers to those below `max`, once and before there is a vCPU.
+    pub(crate) fn set_max_vcpu_ids(&self, max: u64) -> Result {
+        if max > u64::from(MAX_VCPU_IDS) {
+            return Err(EINVAL);
+        }
+        // CAST: At most MAX_VCPU_IDS.
+        let max = max as u32;
+        let mut config = self.config.lock();
+        if config.boot_cpu_id > max {
+            return Err(EINVAL);
+        }
+        match config.max_vcpu_ids {
+            Some(old) if old == max => Ok(()),
+            Some(_) => Err(EINVAL),
+            None => {
+                // Zero is the limit of one that was not set.
+                config.max_vcpu_ids = (max != 0).then_some(max);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says which vCPU is the bootstrap processor, before there is a vCPU.
+    pub(crate) fn set_boot_cpu_id(&self, id: u64) -> Result {
+        let mut config = self.config.lock();
+        if config.created > 0 {
+            return Err(EBUSY);
+        }
+        let max = config.max_vcpu_ids.unwrap_or(MAX_VCPU_IDS);
+        config.boot_cpu_id = u32::try_from(id)
+            .ok()
+            .filter(|&id| id <= max)
+            .ok_or(EINVAL)?;
+        Ok(())
+    }
+
+    /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.
+    pub(crate) fn split_irqchip(&self, pins: u64) -> Result {
+        let mut config = self.config.lock();
+        if pins > MAX_IRQ_ROUTES {
+            return Err(EINVAL);
+        }
+        if config.split_irqchip || config.created > 0 {
+            return Err(EEXIST);
+        }
+        config.split_irqchip = true;
+        Ok(())
+    }
+
+    /// Returns what all VMs share.
+    #[inline]
+    pub(crate) fn hypervisor(&self) -> &Hypervisor {
+        &self.hypervisor
+    }
+
+    /// Returns what this CPU's VMX offers.
+    #[inline]
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.hypervisor.capabilities
+    }
+
+    /// Returns the host state that never changes.
+    #[inline]
+    pub(crate) fn host(&self) -> &HostConstants {
+        &self.hypervisor.host
+    }
+
+    /// Returns the memory MMU.
+    #[inline]
+    pub(crate) fn mmu(&self) -> &Mmu<Vcpus> {
+        &self.mmu
+    }
+
+    /// Returns guest memory.
+    #[inline]
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        self.mmu.memory()
+    }
+
+    /// Calls `f` for each vCPU; it must not sleep.
+    pub(crate) fn for_each_vcpu(&self, f: impl FnMut(&Vcpu)) {
+        self.vcpus.for_each(f);
+    }
+}
