@@ -151,10 +151,7 @@ impl Vcpu {
     ) -> Result<Arc<Self>> {
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
         let controller = if in_kernel_apic {
-            Some(Arc::pin_init(
-                InterruptController::new(id, doorbell.clone()),
-                GFP_KERNEL_ACCOUNT,
-            )?)
+            Some(InterruptController::new(id, doorbell.clone())?)
         } else {
             None
         };
@@ -193,7 +190,7 @@ impl Vcpu {
         )?;
         {
             let mut owned = vcpu.lock()?;
-            vcpu.power_up_apic(&mut owned.state, bootstrap);
+            vcpu.reset_controller(&mut owned.state, bootstrap);
             vcpu.reset(&mut owned);
             if !bootstrap && in_kernel_apic {
                 owned.state.mp_state = MpState::Uninitialized;

@@ -160,8 +160,7 @@ fn dispatch(
         KVM_RS_IOCTL_NMI => vcpu.send_nmi(),
         KVM_RS_IOCTL_SET_SIGNAL_MASK => set_signal_mask(owned, argument)?,
         KVM_RS_IOCTL_GET_LAPIC => {
-            let mut area = [0; 1024];
-            vcpu.get_lapic(&owned.state, false, &mut area)?;
+            let area = vcpu.get_lapic(&owned.state)?;
             command!(KVM_RS_IOCTL_GET_LAPIC: [u8; 1024]).write(argument, &area)?;
         }
         KVM_RS_IOCTL_SET_LAPIC => {
@@ -169,7 +168,7 @@ fn dispatch(
                 return Err(EINVAL);
             }
             let area = command!(KVM_RS_IOCTL_SET_LAPIC: [u8; 1024]).read(argument)?;
-            vcpu.set_lapic(&mut owned.state, false, &area)?;
+            vcpu.set_lapic(&mut owned.state, &area)?;
         }
         KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(tsc_khz() as isize),
         KVM_RS_IOCTL_TRANSLATE => {

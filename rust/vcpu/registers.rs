@@ -222,7 +222,7 @@ impl Owned {
         self.with_vmcs(|vmcs, state| {
             let cr4 = state.cr4(vmcs);
             state.features = features;
-            vcpu.configure_apic(state);
+            vcpu.configure_controller(state, &features);
             control::set_masks(vmcs, &state.features);
             state.load_cr4(vmcs, cr4);
             reset::set_secondary(hypervisor, vmcs, state, has_vpid);
