@@ -18,7 +18,8 @@ use crate::{
     hypervisor::Hypervisor,
     linux::{
         cpu_call::kick_and_wait,
-        host::HostConstants, //
+        host::HostConstants,
+        task::PreemptNotifiers, //
     },
     memory::GuestMemory,
     mmu::{
@@ -154,6 +155,7 @@ pub(crate) struct Vm {
     vcpus: Arc<Vcpus>,
     #[pin]
     config: Mutex<Config>,
+    _notifiers: PreemptNotifiers,
 }
 
 impl Vm {
@@ -181,6 +183,7 @@ impl Vm {
                     boot_cpu_id: 0,
                     split_irqchip: false,
                 }),
+                _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
         )

@@ -31,7 +31,6 @@ use crate::{
         },
     },
 };
-use kernel::prelude::*;
 
 /// Returns general registers as the client sees them.
 pub(super) fn to_regs(registers: &GeneralRegisters) -> kvm_regs {

@@ -15,7 +15,7 @@ pub(crate) const FXSAVE_SIZE: usize = 512;
 ///
 /// The pointer is to a guest FPU that this value owns, and that is in the registers only while the
 /// vCPU's thread is between [`GuestFpu::load`] and [`GuestFpu::unload`].
-pub(crate) struct GuestFpu(NonNull<bindings::fpu_guest>);
+pub(crate) struct GuestFpu(NonNull<kernel::bindings::fpu_guest>);
 
 // SAFETY: It owns what it points to, and nothing in it is bound to a thread while not loaded.
 unsafe impl Send for GuestFpu {}

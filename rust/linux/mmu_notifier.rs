@@ -159,7 +159,7 @@ impl<T: Operations> Vtable<T> {
     /// Called by the MMU-notifier core only, for a registered [`Registration<T>`].
     unsafe extern "C" fn release(
         notifier: *mut bindings::mmu_notifier,
-        _mm: *mut bindings::mm_struct,
+        _mm: *mut kernel::bindings::mm_struct,
     ) {
         // SAFETY: The core calls this for a registration, and unregistering waits for it.
         unsafe { Self::target(notifier) }.release();

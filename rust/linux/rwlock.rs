@@ -26,7 +26,7 @@ use kernel::{
 #[pin_data]
 pub(crate) struct RwLock {
     #[pin]
-    inner: Opaque<bindings::rwlock_t>,
+    inner: Opaque<kernel::bindings::rwlock_t>,
 }
 
 // SAFETY: A `rwlock_t` may be used by any thread.

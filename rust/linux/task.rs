@@ -156,3 +156,24 @@ impl<T: SchedOut> PreemptNotifier<T> {
         result
     }
 }
+
+/// Preempt notifiers are possible, for as long as this exists.
+///
+/// While there is none, the scheduler does not look for them.
+pub(crate) struct PreemptNotifiers(());
+
+impl PreemptNotifiers {
+    /// Makes notifiers possible. May sleep.
+    pub(crate) fn enable() -> Self {
+        // SAFETY: It has no preconditions; the drop undoes it.
+        unsafe { bindings::preempt_notifier_inc() };
+        Self(())
+    }
+}
+
+impl Drop for PreemptNotifiers {
+    fn drop(&mut self) {
+        // SAFETY: The value's existence shows that `enable` was called.
+        unsafe { bindings::preempt_notifier_dec() };
+    }
+}

@@ -369,7 +369,7 @@ fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
 /// No paravirtual feature is offered, so there is no hypercall either.
 fn vmcall(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
     let result = if state.cpl(vmcs) != 0 {
-        -i64::from(bindings::EPERM)
+        i64::from(EPERM.to_errno())
     } else {
         -KVM_ENOSYS
     };

@@ -6,7 +6,6 @@ use crate::{
     emulate::Instruction,
     x86::segment_register::SegmentRegister, //
 };
-use kernel::prelude::*;
 
 /// The longest access to a device that one instruction makes at a time.
 pub(crate) const MAX_ACCESS: usize = 16;
