@@ -410,6 +410,19 @@ int vcpu_run(struct vcpu *vcpu)
 	return try_ioctl(vcpu->fd, KVM_RUN, 0);
 }
 
+void vcpu_complete(struct vcpu *vcpu)
+{
+	int ret = 0, tries;
+
+	vcpu->run->immediate_exit = 1;
+	/* A read-modify-write of MMIO has a second exit. */
+	for (tries = 0; tries < 10 && ret != -EINTR; tries++)
+		ret = vcpu_run(vcpu);
+	vcpu->run->immediate_exit = 0;
+	if (ret != -EINTR)
+		die("KVM_RUN with immediate_exit: %d", ret);
+}
+
 bool vcpu_fault_is_at(struct vcpu *vcpu, uint64_t gpa)
 {
 	struct kvm_run *run = vcpu->run;

@@ -173,6 +173,11 @@ void vcpu_set_rip(struct vcpu *vcpu, uint64_t rip);
 
 /* KVM_RUN; returns 0 or minus errno. */
 int vcpu_run(struct vcpu *vcpu);
+/*
+ * Lets an instruction that user space has answered end, and nothing more: its
+ * registers may be read and set then.
+ */
+void vcpu_complete(struct vcpu *vcpu);
 /* Runs to the next exit, which must have reason @reason. */
 #define vcpu_run_to(vcpu, reason)					\
 	__vcpu_run_to(vcpu, reason, __FILE__, __LINE__)
