@@ -45,11 +45,7 @@ impl TaskWait {
         // SAFETY: The place is valid, and `data` is what the trampoline expects. The current task
         // is taken off the place again before the call returns.
         let ret = unsafe {
-            bindings::kvm_rs_wait_interruptible(
-                self.0.get(),
-                Some(trampoline::<F>),
-                data.cast(),
-            )
+            bindings::kvm_rs_wait_interruptible(self.0.get(), Some(trampoline::<F>), data.cast())
         };
         kernel::error::to_result(ret)
     }

@@ -63,9 +63,7 @@ impl Vcpu {
         from_user: bool,
     ) -> Result<(), GpFault> {
         let change = match (self.controller(), state.lapic.as_mut()) {
-            (Some(controller), Some(owned)) => {
-                controller.lapic().set_base(owned, value, from_user)
-            }
+            (Some(controller), Some(owned)) => controller.lapic().set_base(owned, value, from_user),
             _ => lapic::change_base(
                 state.apic_base,
                 value,

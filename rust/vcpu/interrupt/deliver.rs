@@ -54,7 +54,8 @@ fn send(vm: &Vm, message: &Message, source: Source<'_>) -> Option<usize> {
     let chosen = if message.is_for_one() {
         let mut candidates: usize = 0;
         vm.for_each_vcpu(|vcpu| {
-            candidates = candidates.saturating_add(usize::from(is_candidate(vcpu, message, source)));
+            candidates =
+                candidates.saturating_add(usize::from(is_candidate(vcpu, message, source)));
         });
         Some(lowest_priority_index(message.vector, candidates)?)
     } else {
@@ -84,11 +85,8 @@ fn send(vm: &Vm, message: &Message, source: Source<'_>) -> Option<usize> {
 
 /// Returns whether the message concerns the vCPU.
 fn concerns(vcpu: &Vcpu, message: &Message, source: Source<'_>) -> bool {
-    vcpu.controller().is_some_and(|controller| {
-        controller
-            .lapic()
-            .receives(message, source.seen_from(vcpu))
-    })
+    vcpu.controller()
+        .is_some_and(|controller| controller.lapic().receives(message, source.seen_from(vcpu)))
 }
 
 /// Returns whether the vCPU may be chosen for a message that only one gets.
@@ -132,8 +130,7 @@ impl Vcpu {
                 send(vm, &message, Source::Vcpu(self));
             }
             Effect::Timer(wanted) => {
-                if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut())
-                {
+                if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
                     controller.arm(owned, state.tsc_offset, wanted);
                 }
             }
