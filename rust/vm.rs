@@ -104,6 +104,17 @@ impl Vcpus {
             .map_err(|_| ENOMEM)
     }
 
+    /// Removes a vCPU; returns whether it was there.
+    fn remove(&self, vcpu: &Arc<Vcpu>) -> bool {
+        let removed = {
+            let list = &mut self.inner.lock().list;
+            let index = list.iter().position(|other| Arc::ptr_eq(other, vcpu));
+            index.map(|index| list.remove(index))
+        };
+        // Dropped outside the spinlock.
+        matches!(removed, Some(Ok(_)))
+    }
+
     /// Calls `f` for each vCPU; it must not sleep.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Vcpu)) {
         for vcpu in &self.inner.lock().list {
@@ -224,6 +235,14 @@ impl Vm {
         self.vcpus.push(vcpu.clone())?;
         config.created += 1;
         Ok(vcpu)
+    }
+
+    /// Takes back a vCPU that nobody has seen.
+    pub(crate) fn remove_vcpu(&self, vcpu: &Arc<Vcpu>) {
+        let mut config = self.config.lock();
+        if self.vcpus.remove(vcpu) {
+            config.created = config.created.saturating_sub(1);
+        }
     }
 
     /// Limits vCPU numbers to those below `max`, once and before there is a vCPU.

@@ -4,6 +4,7 @@
 
 use crate::{
     bindings::*,
+    linux::cpu_call::online_cpus,
     vm::{
         MAX_VCPUS,
         MAX_VCPU_IDS, //
@@ -42,8 +43,9 @@ pub(super) fn check(capability: usize) -> i32 {
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
-        // CAST: Small constants.
-        KVM_CAP_NR_VCPUS | KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
+        // CAST: Small numbers.
+        KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,
+        KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
         KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,
         KVM_CAP_NR_MEMSLOTS => USER_SLOTS,
         _ => 0,

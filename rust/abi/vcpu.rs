@@ -57,6 +57,8 @@ impl VcpuFile {
 }
 
 impl FileObject for VcpuFile {
+    const MAPPABLE: bool = true;
+
     type Pointer = Arc<Self>;
 
     fn ioctl(this: ArcBorrow<'_, Self>, command: u32, argument: usize) -> Result<isize> {
@@ -64,13 +66,6 @@ impl FileObject for VcpuFile {
         // The type of an ioctl is in bits 8 to 15: what is not KVM's is not waited for.
         if command >> 8 & 0xff != KVM_RS_KVMIO {
             return Err(EINVAL);
-        }
-        // These do not wait for a running guest.
-        match command {
-            KVM_RS_IOCTL_INTERRUPT if this.vcpu.controller().is_some() => {
-                return Err(ENXIO);
-            }
-            _ => {}
         }
         let mut owned = this.vcpu.lock()?;
         dispatch(&this.vm, &this.vcpu, &mut owned, command, argument)
@@ -152,7 +147,9 @@ fn dispatch(
         KVM_RS_IOCTL_INTERRUPT => {
             let interrupt = command!(KVM_RS_IOCTL_INTERRUPT: kvm_interrupt).read(argument)?;
             let vector = u8::try_from(interrupt.irq).map_err(|_| EINVAL)?;
-            if owned.state.events.interrupt.is_some() {
+            // A client's whole interrupt controller replaces what it asked for; one that is wired to
+            // the local APIC waits until that took it.
+            if vcpu.controller().is_some() && owned.state.events.interrupt.is_some() {
                 return Err(EEXIST);
             }
             owned.state.events.interrupt = Some(vector);

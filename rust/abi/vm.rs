@@ -89,8 +89,12 @@ impl FileObject for VmFile {
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
     let vcpu = vm.create_vcpu(id as u64)?;
     let name = CString::try_from_fmt(fmt!("kvm-rs-vcpu:{}", vcpu.id()))?;
-    let file = Arc::new(VcpuFile::new(vm.into(), vcpu), GFP_KERNEL_ACCOUNT)?;
-    let fd = anon_inode::install::<VcpuFile>(&name, file)?;
+    let install = || {
+        let file = Arc::new(VcpuFile::new(vm.into(), vcpu.clone()), GFP_KERNEL_ACCOUNT)?;
+        anon_inode::install::<VcpuFile>(&name, file)
+    };
+    // Without a file nobody could use the vCPU, and its number would be taken for ever.
+    let fd = install().inspect_err(|_| vm.remove_vcpu(&vcpu))?;
     Ok(fd as isize)
 }
 

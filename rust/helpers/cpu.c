@@ -169,6 +169,11 @@ void kvm_rs_on_each_cpu(void (*function)(void *data))
 	on_each_cpu(function, NULL, 1);
 }
 
+unsigned int kvm_rs_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
 bool kvm_rs_cpu_has_vmx(void)
 {
 	return cpu_has(&boot_cpu_data, X86_FEATURE_VMX);

@@ -41,6 +41,7 @@ int kvm_rs_hotplug_register(const char *name, int (*online)(unsigned int cpu),
 void kvm_rs_hotplug_unregister(int state);
 bool kvm_rs_system_is_going_down(void);
 void kvm_rs_on_each_cpu(void (*function)(void *data));
+unsigned int kvm_rs_online_cpus(void);
 bool kvm_rs_cpu_has_vmx(void);
 u32 kvm_rs_feature_word(unsigned long index);
 int kvm_rs_virt_get(void);

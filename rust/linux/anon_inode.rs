@@ -25,6 +25,9 @@ pub(crate) struct MappedPage(pub(crate) NonNull<u8>);
 
 /// What a kind of file does.
 pub(crate) trait FileObject: Sized + 'static {
+    /// Whether the file can be mapped; its pages are then those of [`FileObject::page`].
+    const MAPPABLE: bool = false;
+
     /// The pointer that the file keeps.
     type Pointer: ForeignOwnable + Send + Sync;
 
@@ -56,7 +59,11 @@ impl<T: FileObject> Operations<T> {
         unlocked_ioctl: Some(Self::ioctl),
         #[cfg(CONFIG_COMPAT)]
         compat_ioctl: kernel_bindings::compat_ptr_ioctl,
-        mmap: Some(Self::mmap),
+        mmap: if T::MAPPABLE {
+            Some(Self::mmap)
+        } else {
+            None
+        },
         llseek: Some(kernel_bindings::noop_llseek),
         ..pin_init::zeroed()
     };

@@ -68,6 +68,12 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     out
 }
 
+/// Returns the number of CPUs that are online.
+pub(crate) fn online_cpus() -> u32 {
+    // SAFETY: Reading it has no preconditions.
+    unsafe { bindings::kvm_rs_online_cpus() }
+}
+
 /// Returns whether the boot CPU has VMX.
 pub(crate) fn has_vmx() -> bool {
     // SAFETY: Reading it has no preconditions.

@@ -184,7 +184,7 @@ impl Owned {
             vmcs.write(field::GUEST_CR3, Natural(registers.cr3));
             vcpu.set_cr8(state, (registers.cr8 & 0xf) as u8);
             state.load_efer(vmcs, registers.efer);
-            state.load_cr0(vmcs, registers.cr0.with(Cr0::ET));
+            state.load_cr0(vmcs, registers.cr0);
             state.load_cr4(vmcs, registers.cr4);
             if let Some(pdptes) = pdptes {
                 vmcs.set_pdptes(pdptes);
