@@ -27,7 +27,6 @@ pub(super) fn check(capability: usize) -> i32 {
         | KVM_CAP_READONLY_MEM
         | KVM_CAP_SYNC_MMU
         | KVM_CAP_EXT_CPUID
-        | KVM_CAP_NOP_IO_DELAY
         | KVM_CAP_MP_STATE
         | KVM_CAP_USER_NMI
         | KVM_CAP_XCRS

@@ -14,6 +14,7 @@
 
 #include <asm/entry-common.h>
 #include <asm/fred.h>
+#include <asm/msr.h>
 #include <asm/special_insns.h>
 #include <asm/vmx.h>
 
@@ -43,13 +44,20 @@ static __always_inline u32 read_current_vmcs32(unsigned long field)
 noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched)
 {
 	unsigned long failed;
+	u64 debugctl;
 
 	guest_state_enter_irqoff();
 
 	if (regs->cr2 != native_read_cr2())
 		native_write_cr2(regs->cr2);
 
+	/* VM exit clears the host's. */
+	debugctl = native_rdmsrq(MSR_IA32_DEBUGCTLMSR);
+
 	failed = kvm_rs_vmx_run(regs, launched);
+
+	if (unlikely(debugctl))
+		native_wrmsrq(MSR_IA32_DEBUGCTLMSR, debugctl);
 
 	regs->cr2 = native_read_cr2();
 	if (likely(!failed)) {

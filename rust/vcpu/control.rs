@@ -55,6 +55,14 @@ const CR4_GUEST_OWNED: Cr4 = Cr4::VME
     .with(Cr4::OSXMMEXCPT)
     .with(Cr4::FSGSBASE);
 
+/// Bits of CR4 whose change drops translations.
+const CR4_FLUSHING: Cr4 = Cr4::PSE
+    .with(Cr4::PAE)
+    .with(Cr4::PGE)
+    .with(Cr4::PCIDE)
+    .with(Cr4::SMEP)
+    .with(Cr4::LA57);
+
 /// Bits of CR0 that are 1 in hardware whatever the guest writes.
 const CR0_ALWAYS: Cr0 = Cr0::NE.with(Cr0::ET);
 
@@ -133,6 +141,10 @@ impl State {
             vmcs.set_pdptes(entries);
         }
         self.load_cr0(vmcs, new);
+        if old.difference(new).contains(Cr0::PG) {
+            // The guest's instruction would have dropped the translations that its VPID tags.
+            self.owed.vpid = true;
+        }
         let efer = rules::efer_after_cr0(self.efer, new);
         if efer != self.efer {
             self.load_efer(vmcs, efer);
@@ -162,6 +174,10 @@ impl State {
             vmcs.set_pdptes(entries);
         }
         self.load_cr4(vmcs, new);
+        if old.difference(new).intersects(CR4_FLUSHING) {
+            // As in `write_cr0`.
+            self.owed.vpid = true;
+        }
         Ok(Written::Done)
     }
 

@@ -26,6 +26,7 @@ use crate::{
     x86::{
         control_regs::{
             Cr0,
+            Dr7,
             Rflags, //
         },
         exception::{
@@ -193,6 +194,9 @@ impl State {
             (Vector::PF, Some(address)) => self.regs.cr2 = address as usize,
             (Vector::DB, payload) => {
                 self.debug.record(payload.unwrap_or(0));
+                // Delivery clears GD, so that the handler can use the debug registers.
+                let dr7 = Dr7::new(self.dr7(vmcs)).without(Dr7::GD);
+                self.load_dr7(vmcs, dr7);
             }
             _ => {}
         }

@@ -249,10 +249,7 @@ fn control(
                     Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr4(value, cr3)),
                     Err(_) => raise(state, Exception::general_protection()),
                 },
-                8 => {
-                    let result = rules::check_cr8(value).map(|cr8| vcpu.set_cr8(state, cr8));
-                    finish_or_fault(vmcs, state, result)
-                }
+                8 => write_cr8(vcpu, vmcs, state, value),
                 _ => unexpected(vcpu, state),
             }
         }
@@ -273,6 +270,22 @@ fn control(
             let value = (old & !0xe) | u64::from(word & 0xf);
             cr0_write(state, value)
         }
+    }
+}
+
+/// Sets the task priority; a client that has the local APIC is told when it falls.
+fn write_cr8(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, value: u64) -> Step {
+    let Ok(new) = rules::check_cr8(value) else {
+        return raise(state, Exception::general_protection());
+    };
+    let old = vcpu.cr8(state);
+    vcpu.set_cr8(state, new);
+    state.skip_instruction(vmcs);
+    if vcpu.controller().is_some() || old <= new {
+        Step::Resume
+    } else {
+        vcpu.run_page().set_plain(bindings::KVM_EXIT_SET_TPR);
+        Step::ToUser
     }
 }
 
@@ -436,6 +449,9 @@ fn ept_violation(
         execute: violation.fetch,
     };
     let resolved = vm.mmu().fault(violation.gpa, access).inspect_err(|&error| {
+        if error == EINTR {
+            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+        }
         if error == EFAULT || error == EHWPOISON {
             let page = violation.gpa.gfn().to_gpa();
             vcpu.run_page().set_memory_fault(page.value(), 4096);

@@ -147,6 +147,8 @@ impl State {
             msr_index::TSC => {
                 self.tsc_offset = value.wrapping_sub(rdtsc());
                 vmcs.write(field::TSC_OFFSET, self.tsc_offset);
+                // A deadline is in guest time.
+                vcpu.on_timer(self);
             }
             msr_index::APIC_BASE => {
                 return vcpu

@@ -190,7 +190,9 @@ impl Owned {
                 vmcs.set_pdptes(pdptes);
             }
             state.follow_cpuid(vcpu);
-            state.events.interrupt = registers.interrupt;
+            if registers.interrupt.is_some() {
+                state.events.interrupt = registers.interrupt;
+            }
             state.settle_mp_state(vcpu, registers);
             // The guest's own translations may be from other tables, at another width.
             state.owed.vpid = true;

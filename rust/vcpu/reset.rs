@@ -202,6 +202,7 @@ impl State {
         vmcs.set_pdptes([0; 4]);
         self.load_dr7(vmcs, Dr7::RESET);
         self.cpuid_stale = true;
+        self.owed.vpid = true;
         self.flush(vmcs);
     }
 }

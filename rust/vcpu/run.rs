@@ -51,7 +51,11 @@ use crate::{
         },
         vmcs::CurrentVmcs, //
     },
-    x86::control_regs::Cr4, //
+    x86::control_regs::{
+        rules,
+        Cr4,
+        Rflags, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -73,8 +77,8 @@ pub(crate) fn run(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
     let result = run_with_fpu(vm, vcpu, owned);
     owned.state.fpu.unload();
     owned.with_vmcs(|vmcs, state| {
-        let if_flag = state.rflags(vmcs) & crate::x86::control_regs::Rflags::IF.value() != 0;
-        let ready = vcpu.controller().is_some() || state.takes_client_interrupt(vmcs);
+        let if_flag = state.rflags(vmcs) & Rflags::IF.value() != 0;
+        let ready = vcpu.accepts_client_interrupt() && state.takes_client_interrupt(vmcs);
         let (cr8, base) = (vcpu.cr8(state), vcpu.apic_base(state));
         vcpu.run_page()
             .set_state(if_flag, ready, u64::from(cr8), base);
@@ -92,6 +96,11 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
             Next::Resume => Err(EAGAIN),
             Next::ToUser => Ok(()),
         };
+    }
+    if vcpu.controller().is_none() {
+        // The client has the local APIC, and with it the task priority.
+        let cr8 = rules::check_cr8(vcpu.run_page().cr8()).map_err(|_| EINVAL)?;
+        vcpu.set_cr8(&mut owned.state, cr8);
     }
     if complete(vm, vcpu, owned)? == Next::ToUser {
         return Ok(());
@@ -196,7 +205,6 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     let later = {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = owned.load(&preempt);
-        vcpu.host_switch().to_guest(&vmcs, &preempt);
         state.has_run = true;
         match run_exits(vm, vcpu, &vmcs, state, &preempt) {
             Step::Resume => return Ok(Next::Resume),
@@ -219,7 +227,9 @@ fn run_exits(
     preempt: &PreemptGuard,
 ) -> Step {
     loop {
-        let window = vcpu.controller().is_none() && vcpu.run_page().wants_interrupt_window();
+        // An exit that looked at an MSR of the lazily switched state brought the host's back.
+        vcpu.host_switch().to_guest(vmcs, preempt);
+        let window = vcpu.accepts_client_interrupt() && vcpu.run_page().wants_interrupt_window();
         if window && state.takes_client_interrupt(vmcs) {
             vcpu.run_page()
                 .set_plain(bindings::KVM_EXIT_IRQ_WINDOW_OPEN);

@@ -83,6 +83,11 @@ impl RunPage {
         get!(self.request_interrupt_window) != 0
     }
 
+    /// Returns the task priority that the client's local APIC has.
+    pub(crate) fn cr8(&self) -> u64 {
+        get!(self.cr8)
+    }
+
     /// Sets the reason of the exit to the client.
     pub(crate) fn set_exit_reason(&self, reason: u32) {
         set!(self.exit_reason = reason);
