@@ -53,9 +53,12 @@ static struct device {
 
 static void device_start(void)
 {
+	static struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
+
 	vm_create_empty(&device.vm);
 	/* Some vCPU ioctls want an APIC in the kernel. */
-	try_ioctl(device.vm.fd, KVM_CREATE_IRQCHIP, 0);
+	if (try_ioctl(device.vm.fd, KVM_CREATE_IRQCHIP, 0))
+		try_ioctl(device.vm.fd, KVM_ENABLE_CAP, (unsigned long)&split);
 	device.vcpu = xioctl(device.vm.fd, KVM_CREATE_VCPU, 0);
 	device.unknown[SYSTEM] = try_ioctl(device.vm.dev, _IO(KVMIO, 0x50), 0);
 	device.unknown[VM] = try_ioctl(device.vm.fd, _IO(KVMIO, 0x50), 0);
