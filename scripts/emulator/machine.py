@@ -188,7 +188,11 @@ class Machine:
 
     def command_line(self):
         words = ['console=rig', 'rdinit=/init', 'panic=-1', 'reboot=t',
-                 'tsc=reliable', 'no_timer_check', 'nokaslr', 'loglevel=8']
+                 'tsc=reliable', 'no_timer_check', 'loglevel=8',
+                 '8250.nr_uarts=1']
+        if self.options.kernel == 'debug' and not self.options.kmemleak:
+            # It doubles what every allocation costs.
+            words.append('kmemleak=off')
         if CPUS[self.cpu][2]:
             words.append(f'tsc_early_khz={IPS // 1000}')
         return ' '.join(words + [self.options.cmdline]).strip()
