@@ -222,14 +222,8 @@ pub(super) fn to_fpu(image: &[u8; FXSAVE_SIZE]) -> kvm_fpu {
             .map_or(0, u64::from_le_bytes)
     };
     let mut fpu: kvm_fpu = zeroed();
-    copy(
-        Some(fpu.fpr.as_flattened_mut()),
-        image.get(fxsave::ST),
-    );
-    copy(
-        Some(fpu.xmm.as_flattened_mut()),
-        image.get(fxsave::XMM),
-    );
+    copy(Some(fpu.fpr.as_flattened_mut()), image.get(fxsave::ST));
+    copy(Some(fpu.xmm.as_flattened_mut()), image.get(fxsave::XMM));
     fpu.fcw = word(fxsave::FCW);
     fpu.fsw = word(fxsave::FSW);
     fpu.ftwx = image.get(fxsave::FTW).copied().unwrap_or(0);
@@ -248,7 +242,10 @@ pub(super) fn from_fpu(fpu: &kvm_fpu, image: &mut [u8; FXSAVE_SIZE]) {
     if let Some(byte) = image.get_mut(fxsave::FTW) {
         *byte = fpu.ftwx;
     }
-    copy(image.get_mut(fxsave::FOP), Some(&fpu.last_opcode.to_le_bytes()));
+    copy(
+        image.get_mut(fxsave::FOP),
+        Some(&fpu.last_opcode.to_le_bytes()),
+    );
     copy(image.get_mut(fxsave::FIP), Some(&fpu.last_ip.to_le_bytes()));
     copy(image.get_mut(fxsave::FDP), Some(&fpu.last_dp.to_le_bytes()));
 }

@@ -49,7 +49,9 @@ impl StatsFiles {
 /// Prints all statistics.
 fn show(source: &Source, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let exits = totals();
-    let sum = exits.iter().fold(0u64, |sum, &count| sum.wrapping_add(count));
+    let sum = exits
+        .iter()
+        .fold(0u64, |sum, &count| sum.wrapping_add(count));
     writeln!(f, "exits {sum}")?;
     for (number, &count) in exits.iter().enumerate() {
         if count == 0 {

@@ -45,8 +45,9 @@ impl FileObject for VmFile {
             KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check(argument) as isize),
             KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
             KVM_RS_IOCTL_SET_USER_MEMORY_REGION => {
-                let region = command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
-                    .read(argument)?;
+                let region =
+                    command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
+                        .read(argument)?;
                 // Flags that need the larger structure are unknown here.
                 vm.mmu().set_region(&Region {
                     slot: region.slot,
@@ -70,9 +71,10 @@ impl FileObject for VmFile {
                 })?;
                 Ok(0)
             }
-            KVM_RS_IOCTL_ENABLE_CAP => {
-                enable(&vm, &command!(KVM_RS_IOCTL_ENABLE_CAP: kvm_enable_cap).read(argument)?)
-            }
+            KVM_RS_IOCTL_ENABLE_CAP => enable(
+                &vm,
+                &command!(KVM_RS_IOCTL_ENABLE_CAP: kvm_enable_cap).read(argument)?,
+            ),
             KVM_RS_IOCTL_SET_BOOT_CPU_ID => {
                 vm.set_boot_cpu_id(argument as u64)?;
                 Ok(0)

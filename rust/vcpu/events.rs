@@ -83,7 +83,12 @@ impl State {
             }
         }
         // The exception takes the place of the one that was interrupted: it will be raised again.
-        if self.events.interrupted.and_then(interrupted_exception).is_some() {
+        if self
+            .events
+            .interrupted
+            .and_then(interrupted_exception)
+            .is_some()
+        {
             self.events.interrupted = None;
         }
     }
@@ -200,10 +205,7 @@ impl State {
             }
             _ => {}
         }
-        if matches!(
-            exception.vector.kind(),
-            crate::x86::exception::Kind::Fault
-        ) {
+        if matches!(exception.vector.kind(), crate::x86::exception::Kind::Fault) {
             // The saved image has RF set, so that the instruction can be started over.
             let flags = self.rflags(vmcs) | Rflags::RF.value();
             self.set_rflags(flags);

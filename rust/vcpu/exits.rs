@@ -223,12 +223,7 @@ fn wrmsr(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Ste
     finish_or_fault(vmcs, state, result)
 }
 
-fn control(
-    vcpu: &Vcpu,
-    vmcs: &CurrentVmcs<'_>,
-    state: &mut State,
-    access: ControlAccess,
-) -> Step {
+fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: ControlAccess) -> Step {
     let cr0_write = |state: &mut State, value| match state.write_cr0(vmcs, value, None) {
         Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
         Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr0(value, cr3)),
@@ -448,15 +443,18 @@ fn ept_violation(
         write: violation.write,
         execute: violation.fetch,
     };
-    let resolved = vm.mmu().fault(violation.gpa, access).inspect_err(|&error| {
-        if error == EINTR {
-            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-        }
-        if error == EFAULT || error == EHWPOISON {
-            let page = violation.gpa.gfn().to_gpa();
-            vcpu.run_page().set_memory_fault(page.value(), 4096);
-        }
-    })?;
+    let resolved = vm
+        .mmu()
+        .fault(violation.gpa, access)
+        .inspect_err(|&error| {
+            if error == EINTR {
+                vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+            }
+            if error == EFAULT || error == EHWPOISON {
+                let page = violation.gpa.gfn().to_gpa();
+                vcpu.run_page().set_memory_fault(page.value(), 4096);
+            }
+        })?;
     match resolved {
         Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
         Resolved::NoSlot | Resolved::ReadOnlySlot => {

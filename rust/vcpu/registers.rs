@@ -201,12 +201,7 @@ impl Owned {
     }
 
     /// Replaces the CPUID table; `EINVAL` if it may not change any more or makes no sense.
-    pub(crate) fn set_cpuid(
-        &mut self,
-        vm: &Vm,
-        vcpu: &Vcpu,
-        entries: KVVec<CpuidEntry>,
-    ) -> Result {
+    pub(crate) fn set_cpuid(&mut self, vm: &Vm, vcpu: &Vcpu, entries: KVVec<CpuidEntry>) -> Result {
         let hypervisor = vm.hypervisor();
         let has_vpid = vcpu.vpid().is_some();
         let runtime = self.with_vmcs(|vmcs, state| state.cpuid_runtime(vcpu, vmcs));
@@ -237,7 +232,8 @@ impl Owned {
     /// Replaces XCR0; `EINVAL` for a value that the guest's CPUID does not allow.
     pub(crate) fn set_xcr0(&mut self, value: u64) -> Result {
         let state = &mut self.state;
-        state.xcr0 = rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map_err(|_| EINVAL)?;
+        state.xcr0 =
+            rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map_err(|_| EINVAL)?;
         state.cpuid_stale = true;
         Ok(())
     }

@@ -158,9 +158,7 @@ fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         if state.mp_state == MpState::Runnable {
             return Ok(Next::Resume);
         }
-        if state.mp_state == MpState::Halted
-            && (state.events.nmis > 0 || vcpu.is_wakeable(state))
-        {
+        if state.mp_state == MpState::Halted && (state.events.nmis > 0 || vcpu.is_wakeable(state)) {
             state.mp_state = MpState::Runnable;
             return Ok(Next::Resume);
         }

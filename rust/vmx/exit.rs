@@ -389,7 +389,10 @@ mod tests {
     fn decodes_control_registers() {
         assert_eq!(ControlAccess::decode(0x0300), ControlAccess::Write(0, 3));
         assert_eq!(ControlAccess::decode(0x0f18), ControlAccess::Read(8, 15));
-        assert_eq!(ControlAccess::decode(0x20), ControlAccess::ClearTaskSwitched);
+        assert_eq!(
+            ControlAccess::decode(0x20),
+            ControlAccess::ClearTaskSwitched
+        );
         assert_eq!(
             ControlAccess::decode(0x1234_0030),
             ControlAccess::LoadMachineStatus(0x1234)

@@ -235,7 +235,10 @@ impl Drop for Vmcs {
     fn drop(&mut self) {
         self.shared.clear();
         let address = self.shared.address.value();
-        let node = ALL.lock().as_mut().and_then(|all| all.remove_node(&address));
+        let node = ALL
+            .lock()
+            .as_mut()
+            .and_then(|all| all.remove_node(&address));
         drop(node);
         kernel::warn_on!(self.shared.region.abort_indicator != 0);
     }
