@@ -86,20 +86,20 @@ impl Globals {
     /// # Safety
     ///
     /// Must be called exactly once, at module load.
-    unsafe fn new(hypervisor: kernel::sync::Arc<Hypervisor>) -> Self {
+    unsafe fn init(hypervisor: kernel::sync::Arc<Hypervisor>) -> Self {
         // SAFETY: Called once, before any VMCS exists.
         unsafe { vmx::vmcs::init() };
         // SAFETY: Called once, before any vCPU exists.
         unsafe { vcpu::stats::init() };
         // SAFETY: Called once, before the device is registered.
-        unsafe { system::publish(hypervisor) };
+        unsafe { system::init(hypervisor) };
         Self
     }
 }
 
 impl Drop for Globals {
     fn drop(&mut self) {
-        system::withdraw();
+        system::exit();
         vcpu::stats::exit();
         vmx::vmcs::exit();
     }
@@ -111,7 +111,7 @@ impl kernel::InPlaceModule for KvmRs {
             let hypervisor = Hypervisor::new()?;
             Ok(try_pin_init!(Self {
                 // SAFETY: A module is initialised once, and nothing below has started.
-                globals: unsafe { Globals::new(hypervisor.clone()) },
+                globals: unsafe { Globals::init(hypervisor.clone()) },
                 virtualization <- Virtualization::new(),
                 _: { virtualization.check()? },
                 stats <- StatsFiles::new(hypervisor),

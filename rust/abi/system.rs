@@ -35,7 +35,7 @@ use kernel::{
 };
 
 kernel::sync::global_lock! {
-    // SAFETY: Initialised in `publish`, before the device exists.
+    // SAFETY: Initialised in `init`, before the device exists.
     unsafe(uninit) static HYPERVISOR: Mutex<Option<Arc<Hypervisor>>> = None;
 }
 
@@ -44,14 +44,14 @@ kernel::sync::global_lock! {
 /// # Safety
 ///
 /// Must be called exactly once, at module load, before the device is registered.
-pub(crate) unsafe fn publish(hypervisor: Arc<Hypervisor>) {
+pub(crate) unsafe fn init(hypervisor: Arc<Hypervisor>) {
     // SAFETY: Called once.
     unsafe { HYPERVISOR.init() };
     *HYPERVISOR.lock() = Some(hypervisor);
 }
 
-/// Undoes [`publish`] at module unload.
-pub(crate) fn withdraw() {
+/// Undoes [`init`] at module unload.
+pub(crate) fn exit() {
     let hypervisor = HYPERVISOR.lock().take();
     drop(hypervisor);
 }
