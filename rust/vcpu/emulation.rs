@@ -165,8 +165,8 @@ impl Context {
             let code = segment.kind & 8 != 0;
             let writable_or_readable = segment.kind & 2 != 0;
             if segment.unusable
-                || (write && (code || !writable_or_readable))
-                || (!write && code && !writable_or_readable && !matches!(name, Name::Cs))
+                || (write && code)
+                || (!writable_or_readable && (write || (code && !matches!(name, Name::Cs))))
             {
                 return Err(fault());
             }
@@ -460,19 +460,27 @@ fn exchange(
     old: &[u8],
     new: &[u8],
 ) -> Option<Result<bool>> {
-    if gpa.value() % old.len() as u64 != 0 {
+    if gpa.value().checked_rem(old.len() as u64) != Some(0) {
         return None;
     }
     match old.len() {
         4 => {
             let old = u32::from_le_bytes(old.try_into().ok()?);
             let new = u32::from_le_bytes(new.try_into().ok()?);
-            Some(memory.compare_exchange(gpa, old, new).map(|found| found.is_ok()))
+            Some(
+                memory
+                    .compare_exchange(gpa, old, new)
+                    .map(|found| found.is_ok()),
+            )
         }
         8 => {
             let old = u64::from_le_bytes(old.try_into().ok()?);
             let new = u64::from_le_bytes(new.try_into().ok()?);
-            Some(memory.compare_exchange(gpa, old, new).map(|found| found.is_ok()))
+            Some(
+                memory
+                    .compare_exchange(gpa, old, new)
+                    .map(|found| found.is_ok()),
+            )
         }
         _ => None,
     }
@@ -611,7 +619,8 @@ fn step(
                 }
                 Some(DeviceExit::Write(gpa, len, data)) => {
                     // CAST: At most 8.
-                    vcpu.run_page().set_mmio(gpa.value(), len as u32, Some(data));
+                    vcpu.run_page()
+                        .set_mmio(gpa.value(), len as u32, Some(data));
                     false
                 }
                 Some(DeviceExit::Error(error)) => return End::Failed(error),
@@ -639,9 +648,11 @@ fn cannot_emulate(vcpu: &Vcpu, &(bytes, len): &([u8; MAX_INSTRUCTION], usize)) -
             *target = source;
         }
     }
-    let mut details = [u64::from(
-        bindings::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
-    ), 0, 0];
+    let mut details = [
+        u64::from(bindings::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES),
+        0,
+        0,
+    ];
     for (word, chunk) in details.iter_mut().skip(1).zip(packed.chunks_exact(8)) {
         *word = chunk.try_into().map_or(0, u64::from_le_bytes);
     }

@@ -190,7 +190,12 @@ impl StringIo {
     }
 
     /// Returns where the parts of the element at the pointer are.
-    fn locate(&self, vm: &Vm, state: &State, context: &Context) -> Result<[(Gpa, usize); 2], Exception> {
+    fn locate(
+        &self,
+        vm: &Vm,
+        state: &State,
+        context: &Context,
+    ) -> Result<[(Gpa, usize); 2], Exception> {
         let offset = self.truncate(state.gpr(self.pointer()));
         let size = usize::from(self.size);
         let linear = context.linear(self.name(), offset, u64::from(self.size), self.input)?;
@@ -200,12 +205,7 @@ impl StringIo {
         if first == size {
             return Ok([(start, size), (start, 0)]);
         }
-        let rest = context.translate(
-            vm,
-            linear.wrapping_add(first as u64),
-            self.input,
-            false,
-        )?;
+        let rest = context.translate(vm, linear.wrapping_add(first as u64), self.input, false)?;
         Ok([(start, first), (rest, size - first)])
     }
 
@@ -238,12 +238,13 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     let down = state.fetched_rflags() & Rflags::DF.value() != 0;
     let size = u64::from(io.size);
     let offset = io.truncate(state.gpr(io.pointer()));
+    let elements = |bytes: u64| bytes.checked_div(size).unwrap_or(0);
     let fits = if down {
         1
     } else {
-        (PAGE_SIZE - offset % PAGE_SIZE) / size
+        elements(PAGE_SIZE - offset % PAGE_SIZE)
     };
-    let count = remaining.min(fits).min(MAX_STRING as u64 / size).max(1);
+    let count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
 
     // An element that the guest may not access faults before the client sees it.
     let parts = match io.locate(vm, state, &context) {
@@ -262,7 +263,8 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
         let (head, tail) = data.split_at_mut(split.min(MAX_STRING));
         vm.memory().read(first, head)?;
         if count == 1 && rest_len > 0 {
-            vm.memory().read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
+            vm.memory()
+                .read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
         }
         vcpu.run_page().write_data(data.get(..len).unwrap_or(&[]));
     }

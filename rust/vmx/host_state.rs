@@ -37,10 +37,7 @@ use crate::{
         wrmsr, //
     }, //
 };
-use core::cell::{
-    Cell,
-    RefCell, //
-};
+use core::cell::Cell;
 
 /// IA32_STAR.
 const STAR: u32 = 0xc000_0081;
@@ -138,7 +135,7 @@ pub(crate) struct GuestMsrValues {
 /// Used by the vCPU's thread only, and by the scheduler on its behalf.
 pub(crate) struct HostSwitch {
     in_guest: Cell<bool>,
-    segments: RefCell<HostSegments>,
+    segments: Cell<HostSegments>,
     guest: Cell<GuestMsrValues>,
     host: Cell<GuestMsrValues>,
     /// What the VMCS has for FS: base and both selectors.
@@ -155,17 +152,11 @@ impl HostSwitch {
     pub(crate) fn new() -> Self {
         Self {
             in_guest: Cell::new(false),
-            segments: RefCell::new(HostSegments::default()),
+            segments: Cell::new(HostSegments::default()),
             guest: Cell::new(GuestMsrValues::default()),
             host: Cell::new(GuestMsrValues::default()),
             written: Cell::new((0, 0, 0)),
         }
-    }
-
-    /// Returns whether the CPU holds the guest's half.
-    #[inline]
-    pub(crate) fn in_guest(&self) -> bool {
-        self.in_guest.get()
     }
 
     /// Loads the guest's half if it is not there; the VMCS is about to be entered.
@@ -197,7 +188,7 @@ impl HostSwitch {
             vmcs.write(field::HOST_GS_SELECTOR, wanted.2);
             self.written.set(wanted);
         }
-        *self.segments.borrow_mut() = segments;
+        self.segments.set(segments);
 
         let guest = self.guest.get();
         // SAFETY: The guest's values were checked when they were set. The kernel itself uses none of
@@ -235,7 +226,7 @@ impl HostSwitch {
         if guest.rdtscp {
             restore(TSC_AUX, guest.tsc_aux, host.tsc_aux);
         }
-        host::restore_segments(&self.segments.borrow());
+        host::restore_segments(&self.segments.take());
         self.guest.set(guest);
         self.in_guest.set(false);
     }
