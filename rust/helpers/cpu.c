@@ -262,8 +262,3 @@ void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4])
 {
 	cpuid_count(leaf, subleaf, &out[0], &out[1], &out[2], &out[3]);
 }
-
-int kvm_rs_rdmsr_safe(u32 index, u64 *value)
-{
-	return rdmsrq_safe(index, value);
-}

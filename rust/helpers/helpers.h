@@ -11,12 +11,9 @@
 
 struct file;
 struct fpu_guest;
-struct mm_struct;
 struct mutex;
-struct page;
 struct preempt_notifier;
 struct preempt_ops;
-struct vm_area_struct;
 struct vm_fault;
 struct kvm_rs_guest_regs;
 
@@ -53,7 +50,6 @@ bool kvm_rs_hw_breakpoint_active(void);
 void kvm_rs_hw_breakpoint_restore(void);
 void kvm_rs_load_debug_registers(const unsigned long address[4]);
 void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4]);
-int kvm_rs_rdmsr_safe(u32 index, u64 *value);
 
 /* host_state.c */
 
@@ -141,14 +137,8 @@ void kvm_rs_fpu_load_host(struct fpu_guest *fpu);
 void kvm_rs_fpu_sync(void);
 void kvm_rs_fpu_get(struct fpu_guest *fpu, void *fxsave);
 void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave);
-unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);
-void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures);
-int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
 
 /* task.c */
-struct mm_struct *kvm_rs_current_mm(void);
-void kvm_rs_mmgrab(struct mm_struct *mm);
-void kvm_rs_mmdrop(struct mm_struct *mm);
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);
 void *kvm_rs_page_alloc(void);
 void kvm_rs_page_free(void *page);
@@ -162,7 +152,6 @@ void kvm_rs_mutex_unlock(struct mutex *mutex);
 void kvm_rs_mutex_destroy(struct mutex *mutex);
 void kvm_rs_signals_block(u64 mask);
 void kvm_rs_signals_unblock(void);
-bool kvm_rs_access_ok(unsigned long address, unsigned long size);
 
 /* parameter.c */
 

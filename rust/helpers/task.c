@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Shims for the current task, its memory, and files. */
+/* Shims for the current task, pages, files and mutexes. */
 
 #include <linux/anon_inodes.h>
 #include <linux/fcntl.h>
@@ -9,28 +9,11 @@
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/uaccess.h>
 
 #include <asm/io.h>
 
 #include "helpers.h"
-
-struct mm_struct *kvm_rs_current_mm(void)
-{
-	return current->mm;
-}
-
-void kvm_rs_mmgrab(struct mm_struct *mm)
-{
-	mmgrab(mm);
-}
-
-void kvm_rs_mmdrop(struct mm_struct *mm)
-{
-	mmdrop(mm);
-}
 
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops)
 {
@@ -89,11 +72,6 @@ int kvm_rs_fault_install(struct vm_fault *fault, void *address)
 int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data)
 {
 	return anon_inode_getfd(name, operations, data, O_RDWR | O_CLOEXEC);
-}
-
-bool kvm_rs_access_ok(unsigned long address, unsigned long size)
-{
-	return access_ok((void __user *)address, size);
 }
 
 int kvm_rs_mutex_lock_killable(struct mutex *mutex)

@@ -59,11 +59,7 @@ impl<T: FileObject> Operations<T> {
         unlocked_ioctl: Some(Self::ioctl),
         #[cfg(CONFIG_COMPAT)]
         compat_ioctl: kernel_bindings::compat_ptr_ioctl,
-        mmap: if T::MAPPABLE {
-            Some(Self::mmap)
-        } else {
-            None
-        },
+        mmap: if T::MAPPABLE { Some(Self::mmap) } else { None },
         llseek: Some(kernel_bindings::noop_llseek),
         ..pin_init::zeroed()
     };
@@ -73,6 +69,11 @@ impl<T: FileObject> Operations<T> {
         ..pin_init::zeroed()
     };
 
+    /// Drops the object when the last reference to the file is gone.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be valid, have been made by [`install`] for a `T`, and be about to be freed.
     unsafe extern "C" fn release(
         _inode: *mut kernel_bindings::inode,
         file: *mut kernel_bindings::file,
@@ -84,6 +85,11 @@ impl<T: FileObject> Operations<T> {
         0
     }
 
+    /// Passes an ioctl on to the object.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be open and have been made by [`install`] for a `T`.
     unsafe extern "C" fn ioctl(
         file: *mut kernel_bindings::file,
         command: c_uint,
@@ -99,6 +105,12 @@ impl<T: FileObject> Operations<T> {
         }
     }
 
+    /// Has the faults of a new mapping answered by the object.
+    ///
+    /// # Safety
+    ///
+    /// `area` must be valid and not yet be visible to others; its file must have been made by
+    /// [`install`] for a `T`.
     unsafe extern "C" fn mmap(
         _file: *mut kernel_bindings::file,
         area: *mut kernel_bindings::vm_area_struct,
@@ -112,6 +124,11 @@ impl<T: FileObject> Operations<T> {
         &Self::MAPPING
     }
 
+    /// Maps the object's page that a fault asks for.
+    ///
+    /// # Safety
+    ///
+    /// `fault` must be valid, in an area that [`Operations::mmap`] set up.
     unsafe extern "C" fn fault(
         fault: *mut kernel_bindings::vm_fault,
     ) -> kernel_bindings::vm_fault_t {

@@ -13,6 +13,11 @@ use kernel::{
 ///
 /// Interrupts must be on. Fails with `ENXIO` if the CPU is offline.
 pub(crate) fn call_on_cpu<F: Fn() + Sync>(cpu: u32, f: &F) -> Result {
+    /// Calls the closure behind `data`.
+    ///
+    /// # Safety
+    ///
+    /// `data` must be a pointer to an `F` that is valid for the duration of the call.
     unsafe extern "C" fn trampoline<F: Fn() + Sync>(data: *mut c_void) {
         // SAFETY: `data` is the reference that `call_on_cpu` passed and keeps borrowed.
         let f = unsafe { &*data.cast::<F>() };
@@ -84,12 +89,4 @@ pub(crate) fn has_vmx() -> bool {
 pub(crate) fn feature_word(index: usize) -> u32 {
     // SAFETY: The shim checks the range.
     unsafe { bindings::kvm_rs_feature_word(index as kernel::ffi::c_ulong) }
-}
-
-/// Returns the host's MSR `index`, or `None` if reading it faults.
-pub(crate) fn rdmsr_safe(index: u32) -> Option<u64> {
-    let mut value = 0;
-    // SAFETY: A fault of the read is caught; `value` is ours.
-    let ret = unsafe { bindings::kvm_rs_rdmsr_safe(index, &mut value) };
-    (ret == 0).then_some(value)
 }

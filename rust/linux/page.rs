@@ -43,11 +43,6 @@ impl KernelPage {
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         self.0
     }
-
-    /// Returns the physical address of the page.
-    pub(crate) fn address(&self) -> Hpa {
-        physical_address(self.0.as_ptr())
-    }
 }
 
 impl Drop for KernelPage {

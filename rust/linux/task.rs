@@ -1,61 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The current task: its memory, its signals, and the news when it is scheduled out.
+//! The current task: its signals, and the news when it is scheduled out.
 
 use crate::bindings;
-use core::{
-    marker::PhantomPinned,
-    ptr::NonNull, //
-};
+use core::marker::PhantomPinned;
 use kernel::{
     prelude::*,
     types::Opaque, //
 };
-
-/// The address space that a VM belongs to.
-///
-/// # Invariants
-///
-/// The pointer is to a `struct mm_struct` of which this value holds a count (of the structure, not of
-/// its users: the address space may be gone).
-pub(crate) struct OwnerMm(NonNull<kernel::bindings::mm_struct>);
-
-// SAFETY: The count may be given back from any thread.
-unsafe impl Send for OwnerMm {}
-// SAFETY: Only the pointer's value is looked at.
-unsafe impl Sync for OwnerMm {}
-
-impl OwnerMm {
-    /// Returns the current task's address space; `ESRCH` in a kernel thread.
-    pub(crate) fn current() -> Result<Self> {
-        // SAFETY: Reading the current task's mm has no preconditions.
-        let mm = NonNull::new(unsafe { bindings::kvm_rs_current_mm() }).ok_or(ESRCH)?;
-        // SAFETY: The current task's mm is alive.
-        unsafe { bindings::kvm_rs_mmgrab(mm.as_ptr()) };
-        // INVARIANT: The count was taken above.
-        Ok(Self(mm))
-    }
-
-    /// Returns whether it is the current task's address space.
-    #[inline]
-    pub(crate) fn is_current(&self) -> bool {
-        // SAFETY: Reading the current task's mm has no preconditions.
-        let current = unsafe { bindings::kvm_rs_current_mm() };
-        core::ptr::eq(current, self.0.as_ptr())
-    }
-
-    /// Returns the structure, for registrations that it outlives.
-    pub(crate) fn as_ptr(&self) -> NonNull<kernel::bindings::mm_struct> {
-        self.0
-    }
-}
-
-impl Drop for OwnerMm {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariant we hold a count.
-        unsafe { bindings::kvm_rs_mmdrop(self.0.as_ptr()) };
-    }
-}
 
 /// Returns whether a signal waits for the current task.
 pub(crate) fn signal_pending() -> bool {
@@ -105,8 +57,14 @@ impl<T: SchedOut> PreemptNotifier<T> {
         sched_out: Some(Self::sched_out),
     };
 
-    unsafe extern "C" fn sched_in(_notifier: *mut bindings::preempt_notifier, _cpu: i32) {}
+    extern "C" fn sched_in(_notifier: *mut bindings::preempt_notifier, _cpu: i32) {}
 
+    /// Tells `inner` that the task is scheduled out.
+    ///
+    /// # Safety
+    ///
+    /// `notifier` must be the field `raw` of a pinned `PreemptNotifier<T>` that is registered for the
+    /// current task.
     unsafe extern "C" fn sched_out(
         notifier: *mut bindings::preempt_notifier,
         _next: *mut kernel::bindings::task_struct,

@@ -81,23 +81,23 @@ extern "C" fn offline<T: CpuExit>(cpu: u32) -> i32 {
     0
 }
 
-unsafe extern "C" fn leave_this_cpu(_data: *mut c_void) {
+extern "C" fn leave_this_cpu(_data: *mut c_void) {
     // SAFETY: Called with interrupts off, so the CPU does not change.
     leave(unsafe { bindings::kvm_rs_this_cpu() }, |_| {});
 }
 
-unsafe extern "C" fn shutdown(_data: *mut c_void) {
+extern "C" fn shutdown(_data: *mut c_void) {
     // SAFETY: The function is called on each CPU with interrupts off and does not sleep.
     unsafe { bindings::kvm_rs_on_each_cpu(Some(leave_this_cpu)) };
 }
 
-unsafe extern "C" fn suspend<T: CpuExit>(_data: *mut c_void) -> i32 {
+extern "C" fn suspend<T: CpuExit>(_data: *mut c_void) -> i32 {
     // SAFETY: Only the boot CPU is left, with interrupts off.
     leave(unsafe { bindings::kvm_rs_this_cpu() }, T::leave_cpu);
     0
 }
 
-unsafe extern "C" fn resume(_data: *mut c_void) {
+extern "C" fn resume(_data: *mut c_void) {
     // SAFETY: Only the boot CPU is there, with interrupts off.
     let cpu = unsafe { bindings::kvm_rs_this_cpu() };
     if online(cpu) != 0 {

@@ -36,6 +36,11 @@ impl TaskWait {
     /// `ready` must not sleep. It is called again after each [`TaskWait::wake`], and sees what was
     /// stored before that. If two tasks came to sleep at once, one would miss wake-ups.
     pub(crate) fn wait_interruptible<F: Fn() -> bool>(&self, ready: &F) -> Result {
+        /// Calls the closure behind `data`.
+        ///
+        /// # Safety
+        ///
+        /// `data` must be a pointer to an `F` that is valid for the duration of the call.
         unsafe extern "C" fn trampoline<F: Fn() -> bool>(data: *const c_void) -> bool {
             // SAFETY: `data` is the reference that `wait_interruptible` passed and keeps borrowed.
             let ready = unsafe { &*data.cast::<F>() };
