@@ -50,8 +50,6 @@ pub(crate) struct Hypervisor {
     pub(crate) model: Model,
     /// Width of host-physical addresses in bits.
     pub(crate) physical_bits: u8,
-    /// What was asked for and is in use.
-    pub(crate) parameters: Parameters,
 }
 
 /// The CPU that this runs on, as [`Model`] asks about it.
@@ -118,15 +116,14 @@ impl Hypervisor {
         }
         .map_err(|refusal| refuse(&refusal))?;
 
-        let parameters = Parameters {
+        parameter::report(&Parameters {
             ept: true,
             vpid: capabilities.vpid(),
             flexpriority: false,
             unrestricted_guest: true,
             eptad: capabilities.ept_ad(),
             pml: false,
-        };
-        parameter::report(&parameters);
+        });
 
         let host = host::constants();
         let [widths, ..] = cpu_call::cpuid(0x8000_0008, 0);
@@ -150,7 +147,6 @@ impl Hypervisor {
             vpids: Arc::pin_init(VpidPool::new(), GFP_KERNEL)?,
             model: Model::new(&ThisCpu, supported),
             physical_bits,
-            parameters,
         };
         hypervisor.describe();
         Ok(Arc::new(hypervisor, GFP_KERNEL)?)

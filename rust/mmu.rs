@@ -55,10 +55,7 @@ pub(crate) use fault::{
     Resolved, //
 };
 pub(crate) use level::Level;
-pub(crate) use stats::{
-    PageCounts,
-    ALL_VMS, //
-};
+pub(crate) use stats::ALL_VMS;
 pub(crate) use tlb::RemoteFlush;
 
 use crate::{
@@ -68,10 +65,7 @@ use crate::{
         Owner,
         Region, //
     },
-    x86::addr::{
-        Gpa,
-        Hpa, //
-    },
+    x86::addr::Gpa, //
 };
 use direct::DirectMmu;
 use ept::{
@@ -162,16 +156,6 @@ impl<R: RemoteFlush> Mmu<R> {
         self.notifier.is_of_current()
     }
 
-    /// Returns the physical address of the root table, which never changes.
-    pub(crate) fn root(&self) -> Hpa {
-        self.core.direct.root()
-    }
-
-    /// Returns the number of levels of the tables, 4 or 5.
-    pub(crate) fn root_levels(&self) -> u8 {
-        self.core.direct.levels().number()
-    }
-
     /// Returns the EPT pointer of the tables, for the VMCS.
     pub(crate) fn ept_pointer(&self) -> u64 {
         let direct = &self.core.direct;
@@ -198,18 +182,9 @@ impl<R: RemoteFlush> Mmu<R> {
     /// Creates, moves, changes or deletes a slot that the client does not see in its numbers.
     ///
     /// As [`Self::set_region`], with slot numbers from [`crate::memory::USER_SLOTS`] on.
+    #[expect(dead_code, reason = "for KVM_SET_TSS_ADDR")]
     pub(crate) fn set_internal_region(&self, region: &Region) -> Result {
         self.core.set_region(region, Owner::Internal)
-    }
-
-    /// Returns how many pages of each size are mapped.
-    pub(crate) fn mapped(&self) -> PageCounts {
-        self.core.direct.stats().mapped()
-    }
-
-    /// Returns how many pages of each size were ever mapped.
-    pub(crate) fn ever_mapped(&self) -> PageCounts {
-        self.core.direct.stats().ever_mapped()
     }
 }
 
@@ -272,8 +247,7 @@ impl<R: RemoteFlush> mmu_notifier::Operations for Core<R> {
             for gfns in gfns {
                 self.direct.zap_range(&locked, gfns);
             }
-            self.direct
-                .settle(locked, &*self.remote, range.blockable);
+            self.direct.settle(locked, &*self.remote, range.blockable);
         }
         Ok(())
     }

@@ -42,10 +42,7 @@ use self::{
     interrupt::InterruptController,
     request::Doorbell,
     state::State,
-    stats::{
-        ExitCounts,
-        Registered, //
-    }, //
+    stats::Registered, //
 };
 use crate::{
     hypervisor::Hypervisor,
@@ -111,10 +108,7 @@ impl Owned {
     }
 
     /// Calls `f` with the VMCS current and preemption off; it must not sleep.
-    pub(crate) fn with_vmcs<R>(
-        &mut self,
-        f: impl FnOnce(&CurrentVmcs<'_>, &mut State) -> R,
-    ) -> R {
+    pub(crate) fn with_vmcs<R>(&mut self, f: impl FnOnce(&CurrentVmcs<'_>, &mut State) -> R) -> R {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = self.load(&preempt);
         f(&vmcs, state)
@@ -166,7 +160,7 @@ impl Vcpu {
         };
         let number = vpid.as_ref().map(Vpid::number);
         owned.with_vmcs(|vmcs, state| reset::set_up(hypervisor, vmcs, state, eptp, number));
-        let counts = ExitCounts::new()?;
+        let counts = Registered::new()?;
         let vcpu = Arc::pin_init(
             try_pin_init!(Self {
                 id,

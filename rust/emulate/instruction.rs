@@ -102,6 +102,7 @@ pub(crate) struct Instruction {
 
 impl Instruction {
     /// Returns the number of bytes of the encoding, 1 to 15.
+    #[allow(dead_code, reason = "for the tests on the host")]
     pub(crate) const fn length(&self) -> u8 {
         self.length
     }

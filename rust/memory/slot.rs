@@ -192,11 +192,6 @@ impl Slots {
         self.pages
     }
 
-    /// Returns the slots, sorted by frame.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter()
-    }
-
     /// Returns the slot that holds `gfn`.
     pub(crate) fn find(&self, gfn: Gfn) -> Option<&Slot> {
         let above = self.slots.partition_point(|slot| slot.base() <= gfn);

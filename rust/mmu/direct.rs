@@ -30,7 +30,6 @@ use super::{
         Table, //
     },
     tlb::{
-        FlushOwed,
         Flushed,
         RemoteFlush, //
     },
@@ -271,10 +270,5 @@ impl<F: EntryFormat> DirectMmu<F> {
             self.stats.count_unmapped(counts);
             ALL_VMS.count_unmapped(counts);
         }
-    }
-
-    /// Returns the debt for all that was taken out under `locked`.
-    pub(crate) fn owed(&self, locked: &mut Exclusive<'_, F>) -> FlushOwed<F> {
-        locked.owed()
     }
 }

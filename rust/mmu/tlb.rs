@@ -41,11 +41,6 @@ impl<F: EntryFormat> FlushOwed<F> {
         }
     }
 
-    /// Returns whether anything was taken out.
-    pub(crate) fn is_owed(&self) -> bool {
-        self.owed
-    }
-
     /// Pays the debt, while the lock under which it was made is held: who finds the entries gone
     /// may rely on nobody using them.
     pub(crate) fn flush(self, _locked: &Exclusive<'_, F>, remote: &impl RemoteFlush) -> Flushed<F> {

@@ -24,8 +24,7 @@ use crate::{
         control_regs::{
             rules::{
                 self,
-                GpFault,
-                Paging, //
+                GpFault, //
             },
             Cr0,
             Cr4,
@@ -180,11 +179,6 @@ impl State {
         }
         Ok(Written::Done)
     }
-
-    /// Returns how the guest translates linear addresses now.
-    pub(crate) fn paging(&self, vmcs: &CurrentVmcs<'_>) -> Paging {
-        Paging::of(self.cr0(vmcs), self.cr4(vmcs), self.efer)
-    }
 }
 
 /// What became of a write to a control register.
@@ -205,10 +199,7 @@ fn make_tss_64bit(vmcs: &CurrentVmcs<'_>) {
     const BUSY_TSS: u32 = 0xb;
     let rights = vmcs.access_rights(SegmentRegister::Tr);
     if rights & TYPE != BUSY_TSS {
-        vmcs.write(
-            field::GUEST_TR_ACCESS_RIGHTS,
-            (rights & !TYPE) | BUSY_TSS,
-        );
+        vmcs.write(field::GUEST_TR_ACCESS_RIGHTS, (rights & !TYPE) | BUSY_TSS);
     }
 }
 

@@ -25,9 +25,6 @@ mod access;
 mod deliver;
 mod timer;
 
-#[expect(unused_imports, reason = "devices have no caller yet")]
-pub(crate) use self::deliver::deliver;
-
 use self::timer::Ring;
 use super::{
     request::Doorbell,
@@ -43,12 +40,8 @@ use crate::{
         Page,
         Reset, //
     },
-    linux::{
-        page::physical_address,
-        timer::HostTimer, //
-    },
+    linux::timer::HostTimer,
     x86::{
-        addr::Hpa,
         control_regs::Rflags,
         cpuid::{
             Feature,
@@ -104,11 +97,6 @@ impl InterruptController {
     #[inline]
     pub(crate) fn lapic(&self) -> &Lapic<RegisterPage> {
         &self.lapic
-    }
-
-    /// Returns the physical address of the registers, for the VMCS's virtual-APIC page.
-    pub(crate) fn page_address(&self) -> Hpa {
-        physical_address(self.lapic.backing().page())
     }
 }
 

@@ -24,7 +24,10 @@ use crate::{
             rules,
             Efer, //
         },
-        cpuid::Feature,
+        cpuid::{
+            Feature,
+            GuestFeatures, //
+        },
         guest_msr::{
             Access,
             MsrError, //
@@ -37,17 +40,17 @@ use crate::{
 /// First and last MSR of the x2APIC.
 const X2APIC: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
-impl State {
-    /// Returns what decides about accesses to MSRs.
-    fn msr_access(&self, from_user: bool) -> Access<'_> {
-        Access {
-            features: &self.features,
-            from_user,
-            platform_info_readable: true,
-            misc_enable_mwait: false,
-        }
+/// Returns what decides about accesses to MSRs.
+fn msr_access(features: &GuestFeatures, from_user: bool) -> Access<'_> {
+    Access {
+        features,
+        from_user,
+        platform_info_readable: true,
+        misc_enable_mwait: false,
     }
+}
 
+impl State {
     /// Returns the value of an MSR.
     pub(crate) fn read_msr(
         &mut self,
@@ -79,7 +82,11 @@ impl State {
             msr_index::APIC_BASE => vcpu.apic_base(self),
             index if X2APIC.contains(&index) => return vcpu.read_x2apic(self, index),
             msr_index::TSC_DEADLINE => return vcpu.read_tsc_deadline(self),
-            _ => return self.msrs.read(index, &self.msr_access(from_user)),
+            _ => {
+                return self
+                    .msrs
+                    .read(index, &msr_access(&self.features, from_user))
+            }
         })
     }
 
@@ -160,22 +167,12 @@ impl State {
             }
             msr_index::TSC_DEADLINE => return vcpu.write_tsc_deadline(self, value),
             msr_index::PAT => {
-                let access = Access {
-                    features: &self.features,
-                    from_user,
-                    platform_info_readable: true,
-                    misc_enable_mwait: false,
-                };
+                let access = msr_access(&self.features, from_user);
                 self.msrs.write(index, value, &access)?;
                 vmcs.write(field::GUEST_PAT, value);
             }
             _ => {
-                let access = Access {
-                    features: &self.features,
-                    from_user,
-                    platform_info_readable: true,
-                    misc_enable_mwait: false,
-                };
+                let access = msr_access(&self.features, from_user);
                 self.msrs.write(index, value, &access)?;
             }
         }

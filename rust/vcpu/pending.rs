@@ -7,9 +7,6 @@ use crate::{
     x86::segment_register::SegmentRegister, //
 };
 
-/// The longest access to a device that one instruction makes at a time.
-pub(crate) const MAX_ACCESS: usize = 16;
-
 /// The most device accesses that one instruction (one iteration of a string instruction) makes: a
 /// read-modify-write that crosses from one device's page to another's, in pieces of 8 bytes.
 pub(crate) const MAX_LOG: usize = 8;

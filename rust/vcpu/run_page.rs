@@ -15,7 +15,6 @@ use crate::{
         page::KernelPage, //
     }, //
 };
-use core::ptr::NonNull;
 use kernel::prelude::*;
 
 /// Offset of the port-I/O data in the mapping.
@@ -155,7 +154,11 @@ impl RunPage {
     /// Sets up KVM_EXIT_FAIL_ENTRY.
     pub(crate) fn set_fail_entry(&self, reason: u64, cpu: u32) {
         self.set_exit_reason(bindings::KVM_EXIT_FAIL_ENTRY);
-        set!(self.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason = reason);
+        set!(
+            self.__bindgen_anon_1
+                .fail_entry
+                .hardware_entry_failure_reason = reason
+        );
         set!(self.__bindgen_anon_1.fail_entry.cpu = cpu);
     }
 
@@ -181,20 +184,8 @@ impl RunPage {
         set!(self.__bindgen_anon_1.memory_fault.size = size);
     }
 
-    /// Sets up KVM_EXIT_IOAPIC_EOI.
-    pub(crate) fn set_eoi(&self, vector: u8) {
-        self.set_exit_reason(bindings::KVM_EXIT_IOAPIC_EOI);
-        set!(self.__bindgen_anon_1.eoi.vector = vector);
-    }
-
     /// Sets up KVM_EXIT_SYSTEM_EVENT or another exit without details.
     pub(crate) fn set_plain(&self, reason: u32) {
         self.set_exit_reason(reason);
-    }
-
-    /// Returns the shared page's address, for tests of what was written.
-    #[expect(dead_code, reason = "for the debugger")]
-    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
-        self.run.as_ptr()
     }
 }

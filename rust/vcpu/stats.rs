@@ -60,11 +60,11 @@ pub(crate) fn exit() {
     drop(all);
 }
 
-impl ExitCounts {
+impl Registered {
     /// Returns counters that are part of the totals.
-    pub(super) fn new() -> Result<Registered> {
+    pub(super) fn new() -> Result<Self> {
         let counts = Arc::new(
-            Self {
+            ExitCounts {
                 by_reason: [const { Atomic::new(0) }; reason::COUNT],
                 failed: Atomic::new(0),
             },
@@ -74,9 +74,11 @@ impl ExitCounts {
         let node = RBTreeNode::new(key, counts.clone(), GFP_KERNEL_ACCOUNT)?;
         let replaced = ALL.lock().as_mut().and_then(|all| all.live.insert(node));
         drop(replaced);
-        Ok(Registered { counts, key })
+        Ok(Self { counts, key })
     }
+}
 
+impl ExitCounts {
     /// Counts an exit; a number that is no reason counts as a failed entry.
     #[inline]
     pub(super) fn count(&self, reason: usize) {

@@ -12,10 +12,7 @@ use super::{
     },
     instruction::Invalidate, //
 };
-use crate::x86::{
-    addr::Hpa,
-    msr::rdmsr, //
-};
+use crate::x86::msr::rdmsr;
 use kernel::prelude::*;
 
 /// VMX capability MSRs.
@@ -67,11 +64,6 @@ pub(crate) struct EptVpid(u64);
 impl EptVpid {
     const fn has(self, bit: u32) -> bool {
         self.0 & (1 << bit) != 0
-    }
-
-    /// Returns whether execute-only entries are allowed.
-    pub(crate) const fn execute_only(self) -> bool {
-        self.has(0)
     }
 
     /// Returns whether 2 MiB entries are allowed.
@@ -289,15 +281,6 @@ impl Capabilities {
     /// Returns whether EPT entries have accessed and dirty bits.
     pub(crate) const fn ept_ad(&self) -> bool {
         self.ept_ad
-    }
-
-    /// Returns the EPT pointer for a 4-level table with its root at `root`.
-    pub(crate) const fn eptp(&self, root: Hpa) -> u64 {
-        const WRITE_BACK: u64 = 6;
-        const WALK_LENGTH_4: u64 = 3 << 3;
-        const ACCESSED_DIRTY: u64 = 1 << 6;
-        let ad = if self.ept_ad { ACCESSED_DIRTY } else { 0 };
-        root.value() | WRITE_BACK | WALK_LENGTH_4 | ad
     }
 }
 

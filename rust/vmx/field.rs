@@ -125,6 +125,7 @@ macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident: $value:ty $(, $access:ty)? = $encoding:literal;)*) => {
         $(
             $(#[$doc])*
+            #[allow(dead_code, reason = "a table of names; not each is used")]
             pub(crate) const $name: Field<$value $(, $access)?> = Field::new($encoding);
         )*
 

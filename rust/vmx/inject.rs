@@ -100,7 +100,11 @@ impl EventInfo {
             kind,
             // CAST: The vector is the low byte.
             vector: word as u8,
-            error_code: if word & ERROR_CODE != 0 { Some(0) } else { None },
+            error_code: if word & ERROR_CODE != 0 {
+                Some(0)
+            } else {
+                None
+            },
             nmi_unblocked: word & NMI_UNBLOCKED != 0,
         })
     }
@@ -187,11 +191,6 @@ impl EventInfo {
         }
         vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, self.encode());
     }
-}
-
-/// Takes back an injection that the next entry should not do after all.
-pub(crate) fn cancel(vmcs: &CurrentVmcs<'_>) {
-    vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, 0);
 }
 
 #[kunit_tests(kvm_rs_inject)]

@@ -54,7 +54,10 @@ macro_rules! address {
 
 macro_rules! byte_address {
     ($name:ident, $frame:ident, $to_frame:ident) => {
-        #[allow(dead_code, reason = "each kind of address has the same small set of accessors")]
+        #[allow(
+            dead_code,
+            reason = "each kind of address has the same small set of accessors"
+        )]
         impl $name {
             /// Returns the 4 KiB frame that holds this address.
             pub(crate) const fn $to_frame(self) -> $frame {
@@ -115,18 +118,6 @@ impl Pfn {
     /// Returns the host-physical address of the frame's first byte.
     pub(crate) const fn to_hpa(self) -> Hpa {
         Hpa::new(self.0 << PAGE_SHIFT)
-    }
-}
-
-impl Gva {
-    /// Returns the offset inside the 4 KiB page, below [`PAGE_SIZE`].
-    pub(crate) const fn offset_in_page(self) -> u64 {
-        self.0 & PAGE_OFFSET_MASK
-    }
-
-    /// Returns `self + n`, wrapping as linear addresses do.
-    pub(crate) const fn wrapping_add(self, n: u64) -> Self {
-        Self(self.0.wrapping_add(n))
     }
 }
 

@@ -33,18 +33,20 @@ pub(crate) use self::{
     },
     guest::{
         GuestCpuid,
-        Refused,
         Runtime, //
     },
     guest_features::GuestFeatures,
-    leaves::{
-        fill,
-        fill_emulated, //
-    },
+    leaves::fill,
     supported::{
         Model,
         Supported, //
     }, //
+};
+
+#[allow(unused_imports, reason = "named by the tests on the host")]
+pub(crate) use self::{
+    guest::Refused,
+    leaves::fill_emulated, //
 };
 
 /// The most entries that a vCPU's table holds.

@@ -10,8 +10,9 @@ mod legacy;
 mod machine_check;
 mod mtrr;
 
+pub(crate) use self::machine_check::MachineCheck;
+#[allow(unused_imports, reason = "for KVM_X86_SETUP_MCE")]
 pub(crate) use self::machine_check::{
-    MachineCheck,
     MAX_BANKS,
     SUPPORTED_MCG_CAP, //
 };
@@ -140,12 +141,14 @@ impl GuestMsrs {
 
     /// Returns the page-attribute table.
     #[must_use]
+    #[allow(dead_code, reason = "for memory types of shadow paging")]
     pub(crate) const fn pat(&self) -> u64 {
         self.pat
     }
 
     /// Returns whether MISC_ENABLE offers MONITOR and MWAIT.
     #[must_use]
+    #[allow(dead_code, reason = "for CPUID bits that follow MISC_ENABLE")]
     pub(crate) const fn has_mwait(&self) -> bool {
         self.misc_enable & MISC_ENABLE_MWAIT != 0
     }
@@ -156,14 +159,9 @@ impl GuestMsrs {
         self.misc_features_enables & CPUID_FAULT != 0
     }
 
-    /// Returns the machine-check registers.
-    #[must_use]
-    pub(crate) const fn machine_check(&self) -> &MachineCheck {
-        &self.machine_check
-    }
-
     /// Returns the machine-check registers, to be changed.
     #[must_use]
+    #[allow(dead_code, reason = "for KVM_X86_SETUP_MCE")]
     pub(crate) fn machine_check_mut(&mut self) -> &mut MachineCheck {
         &mut self.machine_check
     }

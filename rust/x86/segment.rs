@@ -227,6 +227,7 @@ impl Segment {
     ///
     /// The upper half of a 16-byte system descriptor adds bits 63:32 of the base.
     #[must_use]
+    #[allow(dead_code, reason = "for segment loads and task switches in software")]
     pub(crate) const fn from_descriptor(selector: u16, descriptor: u64) -> Self {
         let base = ((descriptor >> 16) & 0xff_ffff) | ((descriptor >> 56) << 24);
         let raw_limit = (descriptor & 0xffff | (descriptor >> 32) & 0xf_0000) as u32; // CAST: 20 bits.
@@ -254,6 +255,7 @@ impl Segment {
 
     /// Returns the requested privilege level of the selector, 0 to 3.
     #[must_use]
+    #[allow(dead_code, reason = "for segment loads and task switches in software")]
     pub(crate) const fn rpl(&self) -> u8 {
         // CAST: two bits.
         (self.selector & 3) as u8

@@ -187,15 +187,6 @@ impl Vcpu {
         true
     }
 
-    /// Ends the interrupt in service, as a write to the EOI register does.
-    pub(crate) fn end_of_interrupt(&self, vm: &Vm, state: &mut State) {
-        let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_ref()) else {
-            return;
-        };
-        let effect = controller.lapic().end_of_interrupt(owned);
-        self.perform(vm, state, effect);
-    }
-
     /// Returns the APIC's registers, as KVM_GET_LAPIC does; `EINVAL` without one.
     pub(crate) fn get_lapic(&self, state: &State) -> Result<SaveArea> {
         let controller = self.controller().ok_or(EINVAL)?;

@@ -218,6 +218,7 @@ fn extended(host: &impl HostCpuid, model: &Model, leaf: u32) -> [u32; 4] {
 /// # Errors
 ///
 /// [`TooBig`] if `entries` has less room than the rows and one spare, as KVM demands.
+#[allow(dead_code, reason = "for KVM_GET_EMULATED_CPUID")]
 pub(crate) fn fill_emulated(entries: &mut [CpuidEntry]) -> Result<usize, TooBig> {
     let mut table = Table { entries, len: 0 };
     table.add(0, 0, [7, 0, 0, 0])?;

@@ -71,6 +71,7 @@ impl MachineCheck {
     ///
     /// [`MsrError::Invalid`] (EINVAL) if `cap` tells no bank, more than [`MAX_BANKS`], or a bit that
     /// is not supported.
+    #[allow(dead_code, reason = "for KVM_X86_SETUP_MCE")]
     pub(crate) fn set_up(&mut self, cap: u64) -> Result<(), MsrError> {
         const COUNTS: u64 = 0x00ff_00ff;
         let banks = cap & 0xff;
