@@ -91,7 +91,7 @@ void kvm_rs_mutex_destroy(struct mutex *mutex)
 
 /**
  * kvm_rs_signals_block() - Block exactly these signals, and keep the old mask
- * @mask:	One bit for each signal
+ * @mask:	One bit for each signal; those that nobody can block are left out
  *
  * The old mask is kept where a restarted system call looks for it, as sigsuspend does.
  */
@@ -99,6 +99,7 @@ void kvm_rs_signals_block(u64 mask)
 {
 	sigset_t set = { .sig = { mask } };
 
+	sigdelsetmask(&set, sigmask(SIGKILL) | sigmask(SIGSTOP));
 	sigprocmask(SIG_SETMASK, &set, &current->real_blocked);
 }
 
