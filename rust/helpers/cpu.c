@@ -4,7 +4,6 @@
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
 #include <linux/entry-virt.h>
-#include <linux/hw_breakpoint.h>
 #include <linux/irqflags.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
@@ -231,16 +230,6 @@ void kvm_rs_machine_check(void)
 
 	do_machine_check(&regs);
 #endif
-}
-
-bool kvm_rs_hw_breakpoint_active(void)
-{
-	return hw_breakpoint_active();
-}
-
-void kvm_rs_hw_breakpoint_restore(void)
-{
-	hw_breakpoint_restore();
 }
 
 /**

@@ -8,10 +8,12 @@
  */
 #include <linux/context_tracking.h>
 #include <linux/export.h>
+#include <linux/hw_breakpoint.h>
 #include <linux/kvm_host.h>
 #include <linux/linkage.h>
 #include <linux/sched/cputime.h>
 
+#include <asm/debugreg.h>
 #include <asm/entry-common.h>
 #include <asm/fred.h>
 #include <asm/msr.h>
@@ -46,6 +48,12 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 	unsigned long failed;
 	u64 debugctl;
 
+	/* From here on, the host's breakpoints must not hit. */
+	instrumentation_begin();
+	if (unlikely(hw_breakpoint_active()))
+		set_debugreg(DR7_FIXED_1, 7);
+	instrumentation_end();
+
 	guest_state_enter_irqoff();
 
 	if (regs->cr2 != native_read_cr2())
@@ -72,6 +80,12 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 	}
 
 	guest_state_exit_irqoff();
+
+	/* VM exit disarms all breakpoints, whatever the guest did with its own. */
+	instrumentation_begin();
+	if (unlikely(hw_breakpoint_active()))
+		hw_breakpoint_restore();
+	instrumentation_end();
 	return failed;
 }
 

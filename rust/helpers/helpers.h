@@ -46,8 +46,6 @@ void kvm_rs_virt_put(void);
 unsigned int kvm_rs_tsc_khz(void);
 u64 kvm_rs_rdtsc(void);
 void kvm_rs_machine_check(void);
-bool kvm_rs_hw_breakpoint_active(void);
-void kvm_rs_hw_breakpoint_restore(void);
 void kvm_rs_load_debug_registers(const unsigned long address[4]);
 void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4]);
 

@@ -70,22 +70,9 @@ pub(crate) unsafe fn xsetbv(value: u64) {
     unsafe { bindings::kvm_rs_xsetbv(value) };
 }
 
-/// Returns whether the host has hardware breakpoints set on this CPU. Interrupts must be off.
-#[inline]
-pub(crate) fn breakpoints_active() -> bool {
-    // SAFETY: Reading it has no preconditions.
-    unsafe { bindings::kvm_rs_hw_breakpoint_active() }
-}
-
-/// Brings the host's hardware breakpoints back. Interrupts must be off.
-pub(crate) fn restore_breakpoints() {
-    // SAFETY: It loads what the kernel itself keeps for this CPU.
-    unsafe { bindings::kvm_rs_hw_breakpoint_restore() };
-}
-
 /// Loads DR0 to DR3 with the guest's addresses, the host's breakpoints disarmed.
 ///
-/// Interrupts must stay off until [`restore_breakpoints`] if the host has breakpoints.
+/// Interrupts must stay off until the guest has been entered, which brings the host's back afterwards.
 pub(crate) fn load_debug_registers(addresses: &[u64; 4]) {
     // SAFETY: The array has four elements; DR7 is 0 until VM entry, so that no address can trap.
     unsafe { bindings::kvm_rs_load_debug_registers(addresses.as_ptr().cast()) };

@@ -59,19 +59,11 @@ impl DebugRegisters {
         }
     }
 
-    /// Loads the addresses if one of them is armed; interrupts are off until [`Self::unload`].
+    /// Loads the addresses if one of them is armed; the guest is about to be entered.
     #[inline]
     pub(crate) fn load(&self) {
         if self.dr7.intersects(Dr7::ENABLE) {
             host::load_debug_registers(&self.address);
-        }
-    }
-
-    /// Brings the host's own breakpoints back.
-    #[inline]
-    pub(crate) fn unload(&self) {
-        if self.dr7.intersects(Dr7::ENABLE) && host::breakpoints_active() {
-            host::restore_breakpoints();
         }
     }
 

@@ -310,7 +310,6 @@ fn enter_once(
     };
 
     doorbell.leave();
-    state.debug.unload();
     if xcr0.is_some() {
         // SAFETY: It is the value that the host had.
         unsafe { host::xsetbv(vm.host().xcr0) };
