@@ -73,11 +73,7 @@ fn refuse(refusal: &Refusal) -> Error {
             EOPNOTSUPP
         }
         Refusal::Control(missing) => {
-            pr_err!(
-                "this CPU lacks {} controls {:#x}\n",
-                missing.name,
-                missing.bits
-            );
+            pr_err!("this CPU lacks {}\n", missing);
             EOPNOTSUPP
         }
         Refusal::Ept(what) => {

@@ -6,7 +6,10 @@
 //! half the bits that may be 1. What this module cannot do without is `REQUIRED`, what it uses if
 //! present is `OPTIONAL`; [`negotiate`] holds both against the MSR.
 
-use kernel::prelude::*;
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
 /// A control word's wishes: what the module needs and what it would like.
 pub(super) struct Wishes {
@@ -25,6 +28,41 @@ pub(crate) struct Missing {
     pub(crate) name: &'static str,
     /// The required bits that may not be set.
     pub(crate) bits: u32,
+}
+
+/// Controls that some generation of CPUs lacks, by word and bit, for the log.
+const NAMES: &[(&str, u32, &str)] = &[
+    (PIN.name, pin::VIRTUAL_NMIS, "virtual NMIs"),
+    (PRIMARY.name, primary::USE_MSR_BITMAPS, "MSR bitmaps"),
+    (
+        PRIMARY.name,
+        primary::ACTIVATE_SECONDARY_CONTROLS,
+        "secondary controls",
+    ),
+    (SECONDARY.name, secondary::ENABLE_EPT, "EPT"),
+    (
+        SECONDARY.name,
+        secondary::UNRESTRICTED_GUEST,
+        "unrestricted guest",
+    ),
+    (EXIT.name, exit::LOAD_EFER, "load IA32_EFER"),
+    (EXIT.name, exit::LOAD_PAT, "load IA32_PAT"),
+    (ENTRY.name, entry::LOAD_EFER, "load IA32_EFER"),
+    (ENTRY.name, entry::LOAD_PAT, "load IA32_PAT"),
+];
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} controls {:#x}", self.name, self.bits)?;
+        let names = NAMES
+            .iter()
+            .filter(|(word, bit, _)| *word == self.name && self.bits & bit != 0);
+        for (index, (_, _, name)) in names.enumerate() {
+            let separator = if index == 0 { ": " } else { ", " };
+            write!(f, "{separator}{name}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What a capability MSR allows in a control word.
