@@ -174,7 +174,6 @@ impl Slot {
 /// `slots` is sorted by `base`, no two of them share a frame, and no two have the same number.
 pub(crate) struct Slots {
     slots: KVVec<Slot>,
-    pages: u64,
 }
 
 impl Slots {
@@ -183,13 +182,7 @@ impl Slots {
         // INVARIANT: There is nothing to be out of order.
         Self {
             slots: KVVec::new(),
-            pages: 0,
         }
-    }
-
-    /// Returns the number of 4 KiB pages in all slots together.
-    pub(crate) fn pages(&self) -> u64 {
-        self.pages
     }
 
     /// Returns the slot that holds `gfn`.
@@ -229,7 +222,6 @@ impl Slots {
     /// Fails with `EEXIST` if `new` overlaps another slot than `id`, or has the number of one.
     pub(crate) fn with_change(&self, id: SlotId, new: Option<Slot>) -> Result<Self> {
         let mut slots = KVVec::with_capacity(self.slots.len() + 1, GFP_KERNEL_ACCOUNT)?;
-        let mut pages = 0_u64;
         if let Some(new) = new {
             let taken = new.id() != id && self.by_id(new.id()).is_some();
             if taken || self.overlaps(new.gfns(), id) {
@@ -243,18 +235,14 @@ impl Slots {
                 slots.push(new, GFP_KERNEL_ACCOUNT)?;
             }
             slots.push(*slot, GFP_KERNEL_ACCOUNT)?;
-            pages = pages.wrapping_add(slot.pages());
         }
         if let Some(new) = pending {
             slots.push(new, GFP_KERNEL_ACCOUNT)?;
         }
-        if let Some(new) = new {
-            pages = pages.checked_add(new.pages()).ok_or(EINVAL)?;
-        }
         // INVARIANT: `self` was sorted and free of overlaps; `new`, which overlaps nothing that
         // remains and has a number that nothing that remains has, went in before the first slot
         // with a higher base.
-        Ok(Self { slots, pages })
+        Ok(Self { slots })
     }
 }
 
@@ -291,7 +279,6 @@ mod tests {
         assert_eq!(id(0x2ff), Some(2));
         assert_eq!(id(0x300), None);
         assert_eq!(id(u64::MAX), None);
-        assert_eq!(slots.pages(), 0x2a0);
     }
 
     #[test]
@@ -312,7 +299,6 @@ mod tests {
         let slots = three();
         let less = slots.with_change(SlotId(1), None).unwrap();
         assert_eq!(less.find(Gfn::new(0x100)), None);
-        assert_eq!(less.pages(), 0x1a0);
         let moved = slots
             .with_change(SlotId(0), Some(slot(0, 0x400, 0xa0, 0x1000_0000)))
             .unwrap();
