@@ -44,32 +44,24 @@ impl FileObject for VmFile {
         match command {
             KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check(argument) as isize),
             KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
-            KVM_RS_IOCTL_SET_USER_MEMORY_REGION => {
-                let region =
-                    command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
-                        .read(argument)?;
-                // Flags that need the larger structure are unknown here.
-                vm.mmu().set_region(&Region {
-                    slot: region.slot,
-                    flags: region.flags,
-                    gpa: Gpa::new(region.guest_phys_addr),
-                    size: region.memory_size,
-                    hva: Hva::new(region.userspace_addr),
-                })?;
-                Ok(0)
-            }
+            KVM_RS_IOCTL_SET_USER_MEMORY_REGION => set_region(
+                &vm,
+                &command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
+                    .read(argument)?,
+            ),
             KVM_RS_IOCTL_SET_USER_MEMORY_REGION2 => {
                 let region =
                     command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION2: kvm_userspace_memory_region2)
                         .read(argument)?;
-                vm.mmu().set_region(&Region {
+                // The flags that give the other members a meaning are unknown, so refused.
+                let smaller = kvm_userspace_memory_region {
                     slot: region.slot,
                     flags: region.flags,
-                    gpa: Gpa::new(region.guest_phys_addr),
-                    size: region.memory_size,
-                    hva: Hva::new(region.userspace_addr),
-                })?;
-                Ok(0)
+                    guest_phys_addr: region.guest_phys_addr,
+                    memory_size: region.memory_size,
+                    userspace_addr: region.userspace_addr,
+                };
+                set_region(&vm, &smaller)
             }
             KVM_RS_IOCTL_ENABLE_CAP => enable(
                 &vm,
@@ -86,6 +78,17 @@ impl FileObject for VmFile {
             _ => Err(ENOTTY),
         }
     }
+}
+
+fn set_region(vm: &Vm, region: &kvm_userspace_memory_region) -> Result<isize> {
+    vm.mmu().set_region(&Region {
+        slot: region.slot,
+        flags: region.flags,
+        gpa: Gpa::new(region.guest_phys_addr),
+        size: region.memory_size,
+        hva: Hva::new(region.userspace_addr),
+    })?;
+    Ok(0)
 }
 
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
