@@ -43,6 +43,7 @@ pub(crate) mod guest_format;
 pub(crate) mod guest_walk;
 mod invalidation;
 mod level;
+#[allow(dead_code, reason = "for shadow paging; until then only tested")]
 mod long_mode;
 mod stats;
 mod table;
