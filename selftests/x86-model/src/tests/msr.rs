@@ -298,7 +298,6 @@ fn machine_check_banks() {
         assert_eq!(msrs.write(index, value, &user).is_ok(), by_user, "{name}");
         assert_eq!(msrs.write(index, value, &guest).is_ok(), by_guest, "{name}");
     }
-    assert_eq!(*msrs.machine_check(), *msrs.clone().machine_check());
 }
 
 #[test]
