@@ -59,7 +59,7 @@ impl IrqGuard {
 impl Drop for IrqGuard {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: The guard's existence shows that interrupts were on before `new`.
+        // SAFETY: `new` turned them off, and its caller had them on.
         unsafe { bindings::kvm_rs_irq_enable() };
     }
 }
