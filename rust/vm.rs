@@ -17,8 +17,9 @@
 use crate::{
     hypervisor::Hypervisor,
     linux::{
-        cpu_call::kick_and_wait,
+        cpu_call::CpuSet,
         host::HostConstants,
+        preempt::PreemptGuard,
         task::PreemptNotifiers, //
     },
     memory::GuestMemory,
@@ -35,7 +36,6 @@ use crate::{
     vmx::capability::Capabilities, //
 };
 use kernel::{
-    bitmap::BitmapVec,
     new_mutex,
     new_spinlock,
     prelude::*,
@@ -59,47 +59,34 @@ const MAX_IRQ_ROUTES: u64 = 4096;
 #[pin_data]
 pub(crate) struct Vcpus {
     #[pin]
-    inner: SpinLock<Inner>,
-}
-
-struct Inner {
-    list: KVVec<Arc<Vcpu>>,
-    /// The CPUs to be kicked; empty outside [`Vcpus::flush_remote`].
-    kicked: BitmapVec,
+    list: SpinLock<KVVec<Arc<Vcpu>>>,
 }
 
 impl Vcpus {
-    fn new() -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| {
-            let kicked = BitmapVec::new(kernel::cpu::nr_cpu_ids() as usize, GFP_KERNEL_ACCOUNT)?;
-            Ok(try_pin_init!(Self {
-                inner <- new_spinlock!(Inner {
-                    list: KVVec::new(),
-                    kicked,
-                }),
-            }? Error))
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- new_spinlock!(KVVec::new()),
         })
     }
 
     /// Adds a vCPU; the caller holds the VM's configuration lock.
     fn push(&self, vcpu: Arc<Vcpu>) -> Result {
         // Room is made outside the spinlock; only this function adds.
-        let len = self.inner.lock().list.len();
-        if len == self.inner.lock().list.capacity() {
+        let len = self.list.lock().len();
+        if len == self.list.lock().capacity() {
             let mut larger = KVVec::with_capacity(len.max(4) * 2, GFP_KERNEL_ACCOUNT)?;
             let old = {
-                let mut inner = self.inner.lock();
-                for vcpu in &inner.list {
+                let mut list = self.list.lock();
+                for vcpu in &*list {
                     // There is room.
                     let _ = larger.push_within_capacity(vcpu.clone());
                 }
-                core::mem::replace(&mut inner.list, larger)
+                core::mem::replace(&mut *list, larger)
             };
             drop(old);
         }
-        self.inner
+        self.list
             .lock()
-            .list
             .push_within_capacity(vcpu)
             .map_err(|_| ENOMEM)
     }
@@ -107,7 +94,7 @@ impl Vcpus {
     /// Removes a vCPU; returns whether it was there.
     fn remove(&self, vcpu: &Arc<Vcpu>) -> bool {
         let removed = {
-            let list = &mut self.inner.lock().list;
+            let mut list = self.list.lock();
             let index = list.iter().position(|other| Arc::ptr_eq(other, vcpu));
             index.map(|index| list.remove(index))
         };
@@ -117,7 +104,7 @@ impl Vcpus {
 
     /// Calls `f` for each vCPU; it must not sleep.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Vcpu)) {
-        for vcpu in &self.inner.lock().list {
+        for vcpu in &*self.list.lock() {
             f(vcpu);
         }
     }
@@ -125,26 +112,19 @@ impl Vcpus {
 
 impl RemoteFlush for Vcpus {
     fn flush_remote(&self) {
-        let mut guard = self.inner.lock();
-        let inner = &mut *guard;
+        let preempt = PreemptGuard::new();
+        let mut running = CpuSet::new();
         let mut any = false;
-        for vcpu in &inner.list {
+        self.for_each(|vcpu| {
             vcpu.doorbell().set(Request::TlbFlush);
             if let Some(cpu) = vcpu.doorbell().guest_cpu() {
-                inner.kicked.set_bit(cpu as usize);
+                running.insert(cpu);
                 any = true;
             }
-        }
+        });
+        // Not under the spinlock: who waits for it may have interrupts off.
         if any {
-            kick_and_wait(&inner.kicked);
-            let mut start = 0;
-            while let Some(bit) = inner.kicked.next_bit(start) {
-                inner.kicked.clear_bit(bit);
-                start = bit + 1;
-                if start >= inner.kicked.len() {
-                    break;
-                }
-            }
+            running.kick_and_wait(&preempt);
         }
     }
 }

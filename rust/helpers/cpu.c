@@ -32,16 +32,6 @@ void kvm_rs_preempt_enable(void)
 	preempt_enable();
 }
 
-void kvm_rs_irq_disable(void)
-{
-	local_irq_disable();
-}
-
-void kvm_rs_irq_enable(void)
-{
-	local_irq_enable();
-}
-
 unsigned long kvm_rs_irq_save(void)
 {
 	unsigned long flags;

@@ -20,8 +20,6 @@ struct kvm_rs_guest_regs;
 /* cpu.c */
 void kvm_rs_preempt_disable(void);
 void kvm_rs_preempt_enable(void);
-void kvm_rs_irq_disable(void);
-void kvm_rs_irq_enable(void);
 unsigned long kvm_rs_irq_save(void);
 void kvm_rs_irq_restore(unsigned long flags);
 unsigned int kvm_rs_this_cpu(void);

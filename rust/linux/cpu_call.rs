@@ -2,12 +2,10 @@
 
 //! Calls to other CPUs, and what this module learns of CPUs.
 
+use super::preempt::PreemptGuard;
 use crate::bindings;
 use core::ffi::c_void;
-use kernel::{
-    bitmap::BitmapVec,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// Runs `f` on `cpu` with interrupts off and waits until it is done.
 ///
@@ -44,12 +42,34 @@ pub(crate) fn send_reschedule(cpu: u32) {
     unsafe { bindings::kvm_rs_send_reschedule(cpu) };
 }
 
-/// Makes the CPUs of the set leave their guests, and waits until each has.
-///
-/// Interrupts must be on, preemption off; this CPU is left out. The set has at least `nr_cpu_ids` bits.
-pub(crate) fn kick_and_wait(cpus: &BitmapVec) {
-    // SAFETY: The set is a bitmap of at least `nr_cpu_ids` bits.
-    unsafe { bindings::kvm_rs_kick_cpus_and_wait(cpus.as_ptr().cast()) };
+/// Number of words of a [`CpuSet`].
+const CPU_SET_WORDS: usize = (kernel::bindings::NR_CPUS as usize).div_ceil(usize::BITS as usize);
+
+/// A set of CPUs, small enough for the stack.
+pub(crate) struct CpuSet([usize; CPU_SET_WORDS]);
+
+impl CpuSet {
+    /// Returns the empty set.
+    pub(crate) const fn new() -> Self {
+        Self([0; CPU_SET_WORDS])
+    }
+
+    /// Adds a CPU; a number that no CPU has is ignored.
+    pub(crate) fn insert(&mut self, cpu: u32) {
+        // CAST: CPU numbers fit.
+        let (word, bit) = (cpu / usize::BITS, cpu % usize::BITS);
+        if let Some(word) = self.0.get_mut(word as usize) {
+            *word |= 1 << bit;
+        }
+    }
+
+    /// Makes the CPUs of the set leave their guests, and waits until each has.
+    ///
+    /// Interrupts must be on; this CPU is left out.
+    pub(crate) fn kick_and_wait(&self, _preempt: &PreemptGuard) {
+        // SAFETY: The set has a bit for each possible CPU, and preemption is off.
+        unsafe { bindings::kvm_rs_kick_cpus_and_wait(self.0.as_ptr().cast()) };
+    }
 }
 
 /// Returns the frequency of the host's time-stamp counter in kHz.

@@ -39,18 +39,19 @@ impl Drop for PreemptGuard {
 }
 
 /// Proof that interrupts are off on this CPU.
-#[must_use = "interrupts are on again when the guard is dropped"]
+#[must_use = "interrupts are as they were before when the guard is dropped"]
 pub(crate) struct IrqGuard {
+    flags: kernel::ffi::c_ulong,
     _not_send: NotThreadSafe,
 }
 
 impl IrqGuard {
-    /// Disables interrupts, which must be on.
+    /// Disables interrupts, if they are not off already.
     #[inline]
     pub(crate) fn new() -> Self {
-        // SAFETY: Interrupts may be disabled in any context; the guard's drop enables them again.
-        unsafe { bindings::kvm_rs_irq_disable() };
         Self {
+            // SAFETY: Interrupts may be disabled in any context; the guard's drop restores them.
+            flags: unsafe { bindings::kvm_rs_irq_save() },
             _not_send: NotThreadSafe,
         }
     }
@@ -59,8 +60,8 @@ impl IrqGuard {
 impl Drop for IrqGuard {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `new` turned them off, and its caller had them on.
-        unsafe { bindings::kvm_rs_irq_enable() };
+        // SAFETY: `flags` comes from `new`, on this CPU: with interrupts off nothing moves us.
+        unsafe { bindings::kvm_rs_irq_restore(self.flags) };
     }
 }
 

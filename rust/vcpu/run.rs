@@ -320,14 +320,14 @@ fn enter_once(
             // An interrupt that was acknowledged must be handled before interrupts are on.
             if reason == u32::from(vmx::exit::reason::EXTERNAL_INTERRUPT) {
                 if let Exit::ExternalInterrupt(vector) = Exit::read(vmcs, reason) {
-                    guest::handle_external_interrupt(vector);
+                    vmcs.lend(|| guest::handle_external_interrupt(vector));
                 }
             }
             Entered::Exited(reason)
         }
         Err(error) => Entered::Failed(error),
     };
-    guest::interrupt_window_and_timing_exit();
+    vmcs.lend(guest::interrupt_window_and_timing_exit);
     drop(irqs);
     outcome
 }

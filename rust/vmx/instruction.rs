@@ -139,6 +139,25 @@ pub(super) unsafe fn vmptrld(region: Hpa) -> Result<(), VmxError> {
     check(failed)
 }
 
+/// Returns the address of the VMCS that is current on this CPU, all ones if there is none.
+///
+/// # Safety
+///
+/// The CPU must be in VMX root operation, and preemption must be off.
+#[inline(always)]
+pub(super) unsafe fn vmptrst() -> u64 {
+    let mut pointer: u64 = 0;
+    // SAFETY: By the requirement the instruction is there; it writes eight bytes to a local.
+    unsafe {
+        asm!(
+            "vmptrst qword ptr [{pointer}]",
+            pointer = in(reg) &raw mut pointer,
+            options(nostack),
+        )
+    };
+    pointer
+}
+
 /// Writes the VMCS at `region` back to memory, and makes it inactive and "clear".
 ///
 /// # Safety

@@ -15,6 +15,15 @@
 //!
 //! [`Vmcs::make_current`] is the only way to a [`CurrentVmcs`], the proof that fields can be accessed.
 //!
+//! # Beside kvm_intel
+//!
+//! kvm_intel remembers which of its VMCSs it made current on a CPU, and does not look again. So this
+//! module, which may run between two of its accesses, puts back what it found: [`Vmcs::make_current`]
+//! asks the CPU (VMPTRST) and trusts no memory of its own, and a [`CurrentVmcs`] that displaced another
+//! module's VMCS makes that one current again when it is dropped. Meanwhile interrupts are off, because
+//! a call from another CPU may clear and free the VMCS that waits to be put back;
+//! [`CurrentVmcs::lend`] returns it for as long as interrupts must be taken.
+//!
 //! Lock order: the registry's spinlock is innermost and is never held across a call to another CPU.
 
 use super::{
@@ -32,11 +41,13 @@ use crate::{
         per_cpu,
         preempt::{
             with_irqs_off,
+            IrqGuard,
             PreemptGuard, //
         }, //
     },
     x86::addr::Hpa, //
 };
+use core::cell::Cell;
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
@@ -202,32 +213,64 @@ impl Vmcs {
         let shared = &*self.shared;
         let current = CurrentVmcs {
             vmcs: self,
+            displaced: Cell::new(None),
             _preempt: preempt,
         };
         // CAST: CPU numbers are small.
         if shared.cpu.load(Relaxed) == cpu as i32 {
-            if per_cpu::current_vmcs() != shared.address.value() {
-                self.load_on(cpu);
+            // SAFETY: The CPU is in VMX operation while the module is loaded; preemption is off.
+            if unsafe { instruction::vmptrst() } != shared.address.value() {
+                self.load_on(cpu, &current);
             }
             return (current, Load::Stayed);
         }
         shared.clear();
-        self.load_on(cpu);
+        self.load_on(cpu, &current);
         (current, Load::Moved)
     }
 
-    /// Executes VMPTRLD on `cpu`, which is this CPU, and notes it.
+    /// Executes VMPTRLD on `cpu`, which is this CPU, and notes it, with what was displaced.
     #[cold]
-    fn load_on(&self, cpu: u32) {
-        let shared = &*self.shared;
-        with_irqs_off(|| {
-            // SAFETY: The region has the right revision and is active nowhere else; preemption is off.
-            let result = unsafe { instruction::vmptrld(shared.address) };
-            kernel::warn_on!(result.is_err());
-            per_cpu::set_current_vmcs(shared.address.value());
-            // CAST: CPU numbers are small.
-            shared.cpu.store(cpu as i32, Release);
-        });
+    fn load_on(&self, cpu: u32, current: &CurrentVmcs<'_>) {
+        let irqs = IrqGuard::new();
+        let found = self.displace();
+        // CAST: CPU numbers are small.
+        self.shared.cpu.store(cpu as i32, Release);
+        if let Some(found) = found {
+            current.displaced.set(Some(Displaced { found, irqs }));
+        }
+    }
+
+    /// Makes this VMCS current, and returns another module's that was; interrupts are off.
+    fn displace(&self) -> Option<Hpa> {
+        let own = self.shared.address;
+        // SAFETY: The CPU is in VMX operation while the module is loaded; preemption is off.
+        let found = unsafe { instruction::vmptrst() };
+        // SAFETY: The region has the right revision and is active nowhere else; preemption is off.
+        let result = unsafe { instruction::vmptrld(own) };
+        kernel::warn_on!(result.is_err());
+        if found == NONE || found == per_cpu::current_vmcs() {
+            per_cpu::set_current_vmcs(own.value());
+            None
+        } else {
+            Some(Hpa::new(found))
+        }
+    }
+}
+
+/// Another module's VMCS, to be put back before interrupts are on.
+struct Displaced {
+    found: Hpa,
+    irqs: IrqGuard,
+}
+
+impl Displaced {
+    /// Makes the other module's VMCS current again.
+    fn put_back(&self) {
+        // SAFETY: It was current on this CPU, and interrupts have been off since, so that nobody can
+        // have cleared it by a call to this CPU; preemption is off.
+        let result = unsafe { instruction::vmptrld(self.found) };
+        kernel::warn_on!(result.is_err());
     }
 }
 
@@ -245,13 +288,45 @@ impl Drop for Vmcs {
 }
 
 /// Proof that a VMCS is current on this CPU and stays so: preemption is off.
-#[derive(Clone, Copy)]
 pub(crate) struct CurrentVmcs<'a> {
     vmcs: &'a Vmcs,
+    displaced: Cell<Option<Displaced>>,
     _preempt: &'a PreemptGuard,
 }
 
+impl Drop for CurrentVmcs<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(displaced) = self.displaced.take() {
+            displaced.put_back();
+        }
+    }
+}
+
 impl CurrentVmcs<'_> {
+    /// Calls `f`, which takes interrupts, with another module's VMCS put back if one was displaced.
+    ///
+    /// Interrupts must be off now and when `f` returns. `f` must not access the VMCS.
+    #[inline]
+    pub(crate) fn lend<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self.displaced.take() {
+            None => f(),
+            Some(displaced) => self.lend_slow(displaced, f),
+        }
+    }
+
+    #[cold]
+    fn lend_slow<R>(&self, displaced: Displaced, f: impl FnOnce() -> R) -> R {
+        displaced.put_back();
+        let result = f();
+        // What was put back may be gone by now; then ours stays current.
+        if let Some(found) = self.vmcs.displace() {
+            let irqs = displaced.irqs;
+            self.displaced.set(Some(Displaced { found, irqs }));
+        }
+        result
+    }
+
     /// Returns the value of a field.
     #[inline(always)]
     pub(crate) fn read<T: Value, A: Access>(&self, field: Field<T, A>) -> T {
