@@ -14,10 +14,12 @@
 //! Lock order: the vCPU's mutex is outermost but for the VM's configuration lock; see `vm`.
 
 pub(crate) mod control;
-mod debug;
+pub(crate) mod debug;
 mod emulation;
+pub(crate) mod event_state;
 mod events;
 mod exits;
+pub(crate) mod guest_debug;
 mod interrupt;
 mod io;
 mod msr;

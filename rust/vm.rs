@@ -40,6 +40,10 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         SpinLock, //
@@ -146,6 +150,8 @@ pub(crate) struct Vm {
     vcpus: Arc<Vcpus>,
     #[pin]
     config: Mutex<Config>,
+    exception_payloads: Atomic<bool>,
+    triple_fault_events: Atomic<bool>,
     _notifiers: PreemptNotifiers,
 }
 
@@ -174,6 +180,8 @@ impl Vm {
                     boot_cpu_id: 0,
                     split_irqchip: false,
                 }),
+                exception_payloads: Atomic::new(false),
+                triple_fault_events: Atomic::new(false),
                 _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
@@ -272,6 +280,26 @@ impl Vm {
         }
         config.split_irqchip = true;
         Ok(())
+    }
+
+    /// Says whether the client tells pending exceptions, which may have payloads, from injected ones.
+    pub(crate) fn enable_exception_payloads(&self, on: bool) {
+        self.exception_payloads.store(on, Relaxed);
+    }
+
+    /// Returns whether the client tells pending exceptions from injected ones.
+    pub(crate) fn has_exception_payloads(&self) -> bool {
+        self.exception_payloads.load(Relaxed)
+    }
+
+    /// Says whether the client saves and restores triple faults.
+    pub(crate) fn enable_triple_fault_events(&self, on: bool) {
+        self.triple_fault_events.store(on, Relaxed);
+    }
+
+    /// Returns whether the client saves and restores triple faults.
+    pub(crate) fn has_triple_fault_events(&self) -> bool {
+        self.triple_fault_events.load(Relaxed)
     }
 
     /// Returns what all VMs share.

@@ -2,9 +2,12 @@
 
 //! KVM_CHECK_EXTENSION: what this module does. A capability is told only if all behind it works.
 
+use super::vcpu::state::SYNC_FIELDS;
 use crate::{
     bindings::*,
+    hypervisor::Hypervisor,
     linux::cpu_call::online_cpus,
+    vcpu::guest_debug,
     vm::{
         MAX_VCPUS,
         MAX_VCPU_IDS, //
@@ -14,8 +17,16 @@ use crate::{
 /// The slots that a client can use.
 const USER_SLOTS: i32 = crate::memory::USER_SLOTS as i32;
 
+/// Returns how many bytes KVM_GET_XSAVE2 writes and KVM_SET_XSAVE reads, at most.
+fn xsave_size(hypervisor: &Hypervisor) -> i32 {
+    let model = &hypervisor.model;
+    let size = model.layout.standard_size(model.supported.xcr0()) as usize;
+    // CAST: A few pages.
+    size.max(size_of::<kvm_xsave>()) as i32
+}
+
 /// Returns what KVM_CHECK_EXTENSION answers: 0 for what is not there.
-pub(super) fn check(capability: usize) -> i32 {
+pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
     let Ok(capability) = u32::try_from(capability) else {
         return 0;
     };
@@ -28,6 +39,14 @@ pub(super) fn check(capability: usize) -> i32 {
         | KVM_CAP_SYNC_MMU
         | KVM_CAP_EXT_CPUID
         | KVM_CAP_MP_STATE
+        | KVM_CAP_VCPU_EVENTS
+        | KVM_CAP_EXCEPTION_PAYLOAD
+        | KVM_CAP_X86_TRIPLE_FAULT_EVENT
+        | KVM_CAP_DEBUGREGS
+        | KVM_CAP_SREGS2
+        | KVM_CAP_XSAVE
+        | KVM_CAP_SET_GUEST_DEBUG
+        | KVM_CAP_X86_ROBUST_SINGLESTEP
         | KVM_CAP_USER_NMI
         | KVM_CAP_XCRS
         | KVM_CAP_GET_TSC_KHZ
@@ -47,6 +66,9 @@ pub(super) fn check(capability: usize) -> i32 {
         KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
         KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,
         KVM_CAP_NR_MEMSLOTS => USER_SLOTS,
+        KVM_CAP_SYNC_REGS => SYNC_FIELDS as i32,
+        KVM_CAP_SET_GUEST_DEBUG2 => guest_debug::VALID_MASK as i32,
+        KVM_CAP_XSAVE2 => xsave_size(hypervisor),
         _ => 0,
     }
 }

@@ -8,7 +8,9 @@ use crate::{
         kvm_fpu,
         kvm_regs,
         kvm_segment,
-        kvm_sregs, //
+        kvm_sregs,
+        kvm_sregs2,
+        KVM_SREGS2_FLAGS_PDPTRS_VALID, //
     },
     linux::{
         fpu::FXSAVE_SIZE,
@@ -21,9 +23,10 @@ use crate::{
     vmx::guest_state::DescriptorTable,
     x86::{
         control_regs::{
+            rules::Paging, //
             Cr0,
             Cr4,
-            Efer, //
+            Efer,
         },
         segment::{
             Segment,
@@ -180,7 +183,74 @@ pub(super) fn from_sregs(sregs: &kvm_sregs) -> SystemRegisters {
         efer: Efer::new(sregs.efer),
         apic_base: sregs.apic_base,
         interrupt,
+        pdptes: None,
     }
+}
+
+/// Returns special registers, with the PDPTEs if there are some, as the client sees them.
+pub(super) fn to_sregs2(registers: &SystemRegisters) -> kvm_sregs2 {
+    let sregs = to_sregs(registers);
+    let mut sregs2: kvm_sregs2 = zeroed();
+    sregs2.cs = sregs.cs;
+    sregs2.ds = sregs.ds;
+    sregs2.es = sregs.es;
+    sregs2.fs = sregs.fs;
+    sregs2.gs = sregs.gs;
+    sregs2.ss = sregs.ss;
+    sregs2.tr = sregs.tr;
+    sregs2.ldt = sregs.ldt;
+    sregs2.gdt = sregs.gdt;
+    sregs2.idt = sregs.idt;
+    sregs2.cr0 = sregs.cr0;
+    sregs2.cr2 = sregs.cr2;
+    sregs2.cr3 = sregs.cr3;
+    sregs2.cr4 = sregs.cr4;
+    sregs2.cr8 = sregs.cr8;
+    sregs2.efer = sregs.efer;
+    sregs2.apic_base = sregs.apic_base;
+    if let Some(pdptes) = registers.pdptes {
+        sregs2.flags = u64::from(KVM_SREGS2_FLAGS_PDPTRS_VALID);
+        sregs2.pdptrs = pdptes;
+    }
+    sregs2
+}
+
+/// Returns special registers from what the client gave; `None` for unknown flags, or for PDPTEs where
+/// the guest has none.
+pub(super) fn from_sregs2(sregs2: &kvm_sregs2) -> Option<SystemRegisters> {
+    const HAS_PDPTES: u64 = KVM_SREGS2_FLAGS_PDPTRS_VALID as u64;
+    if sregs2.flags & !HAS_PDPTES != 0 {
+        return None;
+    }
+    let (cr0, cr4) = (Cr0::new(sregs2.cr0), Cr4::new(sregs2.cr4));
+    let efer = Efer::new(sregs2.efer);
+    let pdptes = (sregs2.flags & HAS_PDPTES != 0).then_some(sregs2.pdptrs);
+    if pdptes.is_some() && Paging::of(cr0, cr4, efer) != Paging::Pae {
+        return None;
+    }
+    Some(SystemRegisters {
+        segments: [
+            from_segment(&sregs2.es),
+            from_segment(&sregs2.cs),
+            from_segment(&sregs2.ss),
+            from_segment(&sregs2.ds),
+            from_segment(&sregs2.fs),
+            from_segment(&sregs2.gs),
+            from_segment(&sregs2.ldt),
+            from_segment(&sregs2.tr),
+        ],
+        gdt: from_table(&sregs2.gdt),
+        idt: from_table(&sregs2.idt),
+        cr0,
+        cr2: sregs2.cr2,
+        cr3: sregs2.cr3,
+        cr4,
+        cr8: sregs2.cr8,
+        efer,
+        apic_base: sregs2.apic_base,
+        interrupt: None,
+        pdptes,
+    })
 }
 
 /// Where things are in an FXSAVE image, and how long they are.

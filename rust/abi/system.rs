@@ -83,7 +83,9 @@ impl SystemFile {
                 Ok(KVM_API_VERSION as isize)
             }
             KVM_RS_IOCTL_CREATE_VM => self.create_vm(argument),
-            KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check(argument) as isize),
+            KVM_RS_IOCTL_CHECK_EXTENSION => {
+                Ok(capability::check(&self.hypervisor, argument) as isize)
+            }
             KVM_RS_IOCTL_GET_VCPU_MMAP_SIZE => {
                 no_argument(argument)?;
                 Ok(MAPPING_SIZE as isize)

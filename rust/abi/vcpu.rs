@@ -2,6 +2,8 @@
 
 //! The ioctls of a vCPU.
 
+pub(super) mod state;
+
 use super::{
     command::command,
     convert,
@@ -20,6 +22,7 @@ use crate::{
         uaccess, //
     },
     vcpu::{
+        request::Request,
         MpState,
         Owned,
         Vcpu, //
@@ -88,7 +91,7 @@ fn dispatch(
             if argument != 0 {
                 return Err(EINVAL);
             }
-            vcpu.run(vm, owned)?;
+            return run(vm, vcpu, owned);
         }
         KVM_RS_IOCTL_GET_REGS => {
             let regs = convert::to_regs(&owned.general_registers());
@@ -99,7 +102,7 @@ fn dispatch(
             owned.set_general_registers(&convert::from_regs(&regs));
         }
         KVM_RS_IOCTL_GET_SREGS => {
-            let sregs = convert::to_sregs(&owned.system_registers(vcpu));
+            let sregs = convert::to_sregs(&owned.system_registers(vm, vcpu));
             command!(KVM_RS_IOCTL_GET_SREGS: kvm_sregs).write(argument, &sregs)?;
         }
         KVM_RS_IOCTL_SET_SREGS => {
@@ -131,12 +134,14 @@ fn dispatch(
         }
         KVM_RS_IOCTL_SET_XCRS => set_xcrs(owned, argument)?,
         KVM_RS_IOCTL_GET_MP_STATE => {
+            vcpu.apply_signals(owned);
             let mut state: kvm_mp_state = uaccess::zeroed();
             state.mp_state = match owned.state.mp_state {
                 MpState::Runnable => KVM_MP_STATE_RUNNABLE,
                 MpState::Uninitialized => KVM_MP_STATE_UNINITIALIZED,
                 MpState::InitReceived => KVM_MP_STATE_INIT_RECEIVED,
                 MpState::Halted => KVM_MP_STATE_HALTED,
+                MpState::ApResetHold => KVM_MP_STATE_AP_RESET_HOLD,
             };
             command!(KVM_RS_IOCTL_GET_MP_STATE: kvm_mp_state).write(argument, &state)?;
         }
@@ -178,9 +183,23 @@ fn dispatch(
             translation.usermode = 0;
             uaccess::write(argument, &translation)?;
         }
-        _ => return Err(EINVAL),
+        _ => return state::dispatch(vm, vcpu, owned, command, argument),
     }
     Ok(0)
+}
+
+/// Runs the guest, with registers in the shared page as the client asks for it.
+fn run(vm: &Vm, vcpu: &Arc<Vcpu>, owned: &mut Owned) -> Result<isize> {
+    let taken = if owned.state.mp_state == MpState::Uninitialized {
+        Ok(())
+    } else {
+        state::take_page(vm, vcpu, owned)
+    };
+    let result = taken.and_then(|()| vcpu.run(vm, owned));
+    if vcpu.run_page().valid_registers() != 0 {
+        state::fill_page(vm, vcpu, owned);
+    }
+    result.map(|()| 0)
 }
 
 /// Takes the older table, whose entries have no subleaves.
@@ -277,13 +296,22 @@ fn set_mp_state(vcpu: &Vcpu, owned: &mut Owned, value: u32) -> Result {
         KVM_MP_STATE_UNINITIALIZED => MpState::Uninitialized,
         KVM_MP_STATE_INIT_RECEIVED => MpState::InitReceived,
         KVM_MP_STATE_HALTED => MpState::Halted,
+        KVM_MP_STATE_AP_RESET_HOLD => MpState::ApResetHold,
+        // The older way to say that a startup IPI came after INIT.
+        KVM_MP_STATE_SIPI_RECEIVED => MpState::InitReceived,
         _ => return Err(EINVAL),
     };
     // Without a local APIC in the kernel nothing could end the other states.
     if vcpu.controller().is_none() && state != MpState::Runnable {
         return Err(EINVAL);
     }
+    if value == KVM_MP_STATE_SIPI_RECEIVED {
+        if let Some(controller) = vcpu.controller() {
+            controller.lapic().latch_startup();
+        }
+    }
     owned.state.mp_state = state;
+    vcpu.doorbell().set(Request::Event);
     Ok(())
 }
 

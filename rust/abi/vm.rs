@@ -42,7 +42,9 @@ impl FileObject for VmFile {
     fn ioctl(vm: ArcBorrow<'_, Vm>, command: u32, argument: usize) -> Result<isize> {
         vm.check_owner()?;
         match command {
-            KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check(argument) as isize),
+            KVM_RS_IOCTL_CHECK_EXTENSION => {
+                Ok(capability::check(vm.hypervisor(), argument) as isize)
+            }
             KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
             KVM_RS_IOCTL_SET_USER_MEMORY_REGION => set_region(
                 &vm,
@@ -110,6 +112,8 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
     let [argument, ..] = capability.args;
     match capability.cap {
         KVM_CAP_SPLIT_IRQCHIP => vm.split_irqchip(argument)?,
+        KVM_CAP_EXCEPTION_PAYLOAD => vm.enable_exception_payloads(argument != 0),
+        KVM_CAP_X86_TRIPLE_FAULT_EVENT => vm.enable_triple_fault_events(argument != 0),
         KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,
         _ => return Err(EINVAL),
     }

@@ -84,3 +84,35 @@ void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave)
 	if (boot_cpu_has(X86_FEATURE_XSAVE))
 		fpu->fpstate->regs.xsave.header.xfeatures |= XFEATURE_MASK_FPSSE;
 }
+
+unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu)
+{
+	return fpu->uabi_size;
+}
+
+/**
+ * kvm_rs_fpu_to_uabi() - Copy the guest's extended state
+ * @fpu:	The guest FPU, not loaded
+ * @buffer:	Where to put an XSAVE image in standard format
+ * @size:	Bytes of @buffer
+ * @xfeatures:	State components to copy
+ */
+void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures)
+{
+	fpu_copy_guest_fpstate_to_uabi(fpu, buffer, size, xfeatures, 0);
+}
+
+/**
+ * kvm_rs_fpu_from_uabi() - Replace the guest's extended state
+ * @fpu:	The guest FPU, not loaded
+ * @buffer:	An XSAVE image in standard format, of the guest FPU's uabi size
+ * @xcr0:	State components that the guest may have
+ *
+ * Return: 0, or -EINVAL for a header or MXCSR that the CPU would refuse.
+ */
+int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0)
+{
+	u32 pkru;
+
+	return fpu_copy_uabi_to_guest_fpstate(fpu, buffer, xcr0, &pkru);
+}

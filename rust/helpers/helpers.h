@@ -133,6 +133,9 @@ void kvm_rs_fpu_load_host(struct fpu_guest *fpu);
 void kvm_rs_fpu_sync(void);
 void kvm_rs_fpu_get(struct fpu_guest *fpu, void *fxsave);
 void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave);
+unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);
+void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures);
+int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
 
 /* task.c */
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);

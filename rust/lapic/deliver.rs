@@ -278,6 +278,31 @@ impl<P: Page> Lapic<P> {
             && self.signals.clear_bits(SIGNAL_INIT) & SIGNAL_INIT != 0
     }
 
+    /// Returns whether INIT is latched.
+    pub(crate) fn has_init(&self) -> bool {
+        self.signals.get() & SIGNAL_INIT != 0
+    }
+
+    /// Latches INIT, or forgets it, as the client restores it.
+    pub(crate) fn set_init(&self, latched: bool) {
+        if latched {
+            self.signals.set_bits(SIGNAL_INIT);
+        } else {
+            self.signals.clear_bits(SIGNAL_INIT);
+        }
+    }
+
+    /// Sets the vector that a start-up has which the client latches.
+    pub(crate) fn set_startup_vector(&self, vector: u8) {
+        self.signals
+            .update(|old| (old & !SIGNAL_VECTOR) | u32::from(vector) << 8);
+    }
+
+    /// Latches a start-up with the vector that was set last.
+    pub(crate) fn latch_startup(&self) {
+        self.signals.set_bits(SIGNAL_STARTUP);
+    }
+
     /// Returns the vector of a start-up that was latched after the last INIT, and takes it.
     pub(crate) fn take_startup(&self) -> Option<u8> {
         let old = self.signals.clear_bits(SIGNAL_STARTUP | SIGNAL_VECTOR);

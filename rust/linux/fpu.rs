@@ -56,6 +56,36 @@ impl GuestFpu {
     }
 }
 
+impl GuestFpu {
+    /// Returns the size in bytes of an image of the whole state, in the standard form of XSAVE.
+    pub(crate) fn image_size(&self) -> usize {
+        // SAFETY: By the type's invariant the FPU is valid.
+        unsafe { bindings::kvm_rs_fpu_uabi_size(self.0.as_ptr()) as usize }
+    }
+
+    /// Fills `image` with the state components of the mask `components`, as far as they fit, in the
+    /// standard form of XSAVE; not to be called while loaded.
+    pub(crate) fn image(&self, image: &mut [u8], components: u64) {
+        let size = u32::try_from(image.len()).unwrap_or(u32::MAX);
+        let buffer = image.as_mut_ptr().cast();
+        // SAFETY: `image` has at least the `size` bytes that may be written.
+        unsafe { bindings::kvm_rs_fpu_to_uabi(self.0.as_ptr(), buffer, size, components) };
+    }
+
+    /// Replaces the state by `image`, as [`GuestFpu::image`] gives it; not to be called while loaded.
+    ///
+    /// `EINVAL` for one that is too short or has components that are not in the mask `components`.
+    pub(crate) fn set_image(&mut self, image: &[u8], components: u64) -> Result {
+        if image.len() < self.image_size() {
+            return Err(EINVAL);
+        }
+        let buffer = image.as_ptr().cast();
+        // SAFETY: `image` has all the bytes that may be read, as was just checked.
+        let result = unsafe { bindings::kvm_rs_fpu_from_uabi(self.0.as_ptr(), buffer, components) };
+        kernel::error::to_result(result)
+    }
+}
+
 impl Drop for GuestFpu {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant the FPU is ours, and it is not loaded.

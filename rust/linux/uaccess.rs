@@ -38,8 +38,10 @@ plain!(
     bindings::kvm_cpuid2,
     bindings::kvm_cpuid,
     bindings::kvm_cpuid_entry,
+    bindings::kvm_debugregs,
     bindings::kvm_enable_cap,
     bindings::kvm_fpu,
+    bindings::kvm_guest_debug,
     bindings::kvm_interrupt,
     bindings::kvm_mp_state,
     bindings::kvm_msr_entry,
@@ -48,9 +50,11 @@ plain!(
     bindings::kvm_regs,
     bindings::kvm_signal_mask,
     bindings::kvm_sregs,
+    bindings::kvm_sregs2,
     bindings::kvm_translation,
     bindings::kvm_userspace_memory_region,
     bindings::kvm_userspace_memory_region2,
+    bindings::kvm_vcpu_events,
     bindings::kvm_xcrs,
     crate::x86::cpuid::CpuidEntry,
 );
@@ -82,6 +86,20 @@ pub(crate) fn write<T: Plain>(address: usize, value: &T) -> Result {
     // SAFETY: By the trait's requirement the value has no uninitialised bytes.
     let bytes = unsafe { &*bytes };
     UserSlice::new(UserPtr::from_addr(address), size_of::<T>())
+        .writer()
+        .write_slice(bytes)
+}
+
+/// Copies bytes from the client's `address`; `EFAULT` if they cannot be read.
+pub(crate) fn read_bytes(address: usize, bytes: &mut [u8]) -> Result {
+    UserSlice::new(UserPtr::from_addr(address), bytes.len())
+        .reader()
+        .read_slice(bytes)
+}
+
+/// Copies bytes to the client's `address`; `EFAULT` if they cannot be written.
+pub(crate) fn write_bytes(address: usize, bytes: &[u8]) -> Result {
+    UserSlice::new(UserPtr::from_addr(address), bytes.len())
         .writer()
         .write_slice(bytes)
 }

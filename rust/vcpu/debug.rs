@@ -2,12 +2,17 @@
 
 //! Debug registers.
 //!
-//! MOV DR always exits; the values are kept here. DR7 is also in the VMCS. The breakpoint addresses are
-//! loaded into the CPU before an entry only while DR7 enables one of them.
+//! MOV DR always exits; the values are kept here. The *effective* registers are those that the CPU has
+//! while the guest runs: the guest's, or a debugger's in their place. The effective DR7 is in the VMCS;
+//! the breakpoint addresses are loaded into the CPU before an entry only while it enables one of them.
 
-use super::state::State;
+use super::{
+    state::State,
+    Owned, //
+};
 use crate::{
     linux::host,
+    vm::Vm,
     vmx::{
         field::{
             self,
@@ -31,6 +36,7 @@ use crate::{
         }, //
     }, //
 };
+use kernel::prelude::*;
 
 /// The guest's debug registers.
 pub(crate) struct DebugRegisters {
@@ -40,14 +46,20 @@ pub(crate) struct DebugRegisters {
     pub(crate) dr6: Dr6,
     /// DR7.
     pub(crate) dr7: Dr7,
+    /// A debugger's DR0 to DR3 and DR7, which the CPU has instead of the guest's.
+    debugger: Option<([u64; 4], Dr7)>,
+    /// The DR7 that the CPU has.
+    effective_dr7: Dr7,
 }
 
-/// DR6.BD: an access to a debug register while DR7.GD was set.
-const DR6_BD: u64 = 1 << 13;
-/// DR7.GD.
-const DR7_GD: u64 = 1 << 13;
 /// The bits of DR6 that read as 1 if nothing happened, and are cleared when it does.
 const ACTIVE_LOW: u64 = Dr6::ACTIVE_LOW.value();
+
+/// The bits of DR6 that are 1 always: the active-low ones but for RTM and BUS_LOCK.
+const ALWAYS_ONE: u64 = ACTIVE_LOW & !Dr6::RTM.value() & !Dr6::BUS_LOCK.value();
+
+/// A breakpoint was met that DR7 enables: only in pending debug exceptions, never in DR6.
+const ENABLED_BREAKPOINT: u64 = 1 << 12;
 
 impl DebugRegisters {
     /// Returns the registers as after RESET.
@@ -56,59 +68,125 @@ impl DebugRegisters {
             address: [0; 4],
             dr6: Dr6::ACTIVE_LOW,
             dr7: Dr7::RESET,
+            debugger: None,
+            effective_dr7: Dr7::RESET,
         }
+    }
+
+    /// Gives the registers the values as after RESET; a debugger's stay.
+    pub(crate) fn reset(&mut self) {
+        *self = Self {
+            debugger: self.debugger,
+            ..Self::new()
+        };
     }
 
     /// Loads the addresses if one of them is armed; the guest is about to be entered.
     #[inline]
     pub(crate) fn load(&self) {
-        if self.dr7.intersects(Dr7::ENABLE) {
-            host::load_debug_registers(&self.address);
+        if self.effective_dr7.intersects(Dr7::ENABLE) {
+            match &self.debugger {
+                Some((address, _)) => host::load_debug_registers(address),
+                None => host::load_debug_registers(&self.address),
+            }
         }
     }
 
     /// Notes in DR6 what a debug exception reports, in the layout of its exit qualification.
     pub(crate) fn record(&mut self, payload: u64) {
-        // B0 to B3 are of this exception alone; the others accumulate.
-        let sticky = self.dr6.value() & !0xf;
-        let active_low = payload & ACTIVE_LOW;
-        self.dr6 = Dr6::new((sticky | payload) ^ active_low);
+        // B0 to B3 and RTM are of this exception alone; the others accumulate.
+        let sticky = (self.dr6.value() & !0xf) | Dr6::RTM.value();
+        let value = (sticky & !(payload & ACTIVE_LOW)) | (payload & !ACTIVE_LOW);
+        self.dr6 = Dr6::new((value & !ENABLED_BREAKPOINT) | ALWAYS_ONE);
+    }
+}
+
+/// The debug registers as a client reads and writes them.
+#[derive(Clone, Copy)]
+pub(crate) struct DebugRegisterValues {
+    /// DR0 to DR3.
+    pub(crate) address: [u64; 4],
+    /// DR6.
+    pub(crate) dr6: u64,
+    /// DR7.
+    pub(crate) dr7: u64,
+}
+
+impl Owned {
+    /// Returns the debug registers.
+    pub(crate) fn debug_registers(&mut self, vm: &Vm) -> DebugRegisterValues {
+        self.state.settle_payload(vm);
+        let debug = &self.state.debug;
+        DebugRegisterValues {
+            address: debug.address,
+            dr6: debug.dr6.value(),
+            dr7: debug.dr7.value(),
+        }
+    }
+
+    /// Replaces the debug registers; `EINVAL` for values with bits that do not exist in the upper half.
+    pub(crate) fn set_debug_registers(&mut self, values: &DebugRegisterValues) -> Result {
+        if (values.dr6 | values.dr7) >> 32 != 0 {
+            return Err(EINVAL);
+        }
+        self.with_vmcs(|vmcs, state| {
+            state.debug.address = values.address;
+            state.debug.dr6 = Dr6::new(values.dr6);
+            state.load_dr7(vmcs, Dr7::new(values.dr7));
+        });
+        Ok(())
     }
 }
 
 impl State {
-    /// Returns DR7 as the guest sees it; the CPU clears GD when it delivers #DB.
-    pub(crate) fn dr7(&self, vmcs: &CurrentVmcs<'_>) -> u64 {
-        vmcs.read(field::GUEST_DR7).0
-    }
-
     /// Loads DR7.
     pub(crate) fn load_dr7(&mut self, vmcs: &CurrentVmcs<'_>, value: Dr7) {
         self.debug.dr7 = value;
+        self.load_effective_dr7(vmcs);
+    }
+
+    /// Puts a debugger's DR0 to DR3 and DR7 in place of the guest's, or takes them away.
+    pub(crate) fn load_debugger_breakpoints(
+        &mut self,
+        vmcs: &CurrentVmcs<'_>,
+        breakpoints: Option<([u64; 4], Dr7)>,
+    ) {
+        self.debug.debugger = breakpoints;
+        self.load_effective_dr7(vmcs);
+    }
+
+    /// Loads the DR7 that the CPU is to have.
+    fn load_effective_dr7(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let value = self.debug.debugger.map_or(self.debug.dr7, |(_, dr7)| dr7);
+        self.debug.effective_dr7 = value;
         vmcs.write(field::GUEST_DR7, Natural(value.value()));
     }
 
     /// Checks whether the guest may execute MOV DR now.
     pub(crate) fn check_debug_access(
-        &mut self,
+        &self,
         vmcs: &CurrentVmcs<'_>,
         register: u8,
     ) -> Result<(), Exception> {
         if matches!(register, 4 | 5) && self.cr4(vmcs).contains(Cr4::DE) {
             return Err(Exception::invalid_opcode());
         }
+        // The exit comes before the debug trap would.
+        if self.debug.effective_dr7.contains(Dr7::GD) {
+            return Err(Exception {
+                vector: Vector::DB,
+                error_code: None,
+                payload: Some(Dr6::BD.value()),
+            });
+        }
         if self.cpl(vmcs) != 0 {
             return Err(Exception::general_protection());
-        }
-        if self.dr7(vmcs) & DR7_GD != 0 {
-            self.debug.record(DR6_BD);
-            return Err(Exception::plain(Vector::DB));
         }
         Ok(())
     }
 
     /// Returns a debug register; 4 and 5 are 6 and 7.
-    pub(crate) fn read_debug_register(&self, vmcs: &CurrentVmcs<'_>, register: u8) -> u64 {
+    pub(crate) fn read_debug_register(&self, register: u8) -> u64 {
         match register {
             0..=3 => self
                 .debug
@@ -117,7 +195,7 @@ impl State {
                 .copied()
                 .unwrap_or(0),
             4 | 6 => self.debug.dr6.value(),
-            _ => self.dr7(vmcs),
+            _ => self.debug.dr7.value(),
         }
     }
 

@@ -60,6 +60,16 @@ pub(crate) struct Events {
     pub(crate) interrupt: Option<u8>,
     /// The guest got a triple fault.
     pub(crate) triple_fault: bool,
+    /// An instruction that was executed in software has trapped to the client, which debugs the guest.
+    pub(crate) debug_trap: bool,
+}
+
+impl Events {
+    /// Returns whether the client is to be told something before the guest goes on.
+    #[inline]
+    pub(crate) fn are_for_client(&self) -> bool {
+        self.triple_fault | self.debug_trap
+    }
 }
 
 impl State {
@@ -143,6 +153,7 @@ impl State {
             && events.nmis == 0
             && events.interrupt.is_none()
             && !window
+            && !self.guest_debug.is_on()
             && !vcpu.may_have_interrupt();
         if quiet {
             self.set_windows(vmcs, 0);
@@ -163,6 +174,11 @@ impl State {
             self.deliver(vmcs, exception);
         } else {
             injected = false;
+        }
+        self.prepare_step(vmcs);
+        if self.guest_debug.blocks_interrupts() {
+            self.set_windows(vmcs, 0);
+            return;
         }
 
         if self.events.nmis > 0 {
@@ -198,10 +214,14 @@ impl State {
         match (exception.vector, exception.payload) {
             (Vector::PF, Some(address)) => self.regs.cr2 = address as usize,
             (Vector::DB, payload) => {
-                self.debug.record(payload.unwrap_or(0));
+                if let Some(payload) = payload {
+                    self.debug.record(payload);
+                }
                 // Delivery clears GD, so that the handler can use the debug registers.
-                let dr7 = Dr7::new(self.dr7(vmcs)).without(Dr7::GD);
-                self.load_dr7(vmcs, dr7);
+                if self.debug.dr7.contains(Dr7::GD) {
+                    let dr7 = self.debug.dr7.without(Dr7::GD);
+                    self.load_dr7(vmcs, dr7);
+                }
             }
             _ => {}
         }

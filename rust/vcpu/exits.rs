@@ -121,7 +121,7 @@ pub(crate) fn handle(
         Exit::Rdmsr => rdmsr(vcpu, vmcs, state),
         Exit::Wrmsr => wrmsr(vm, vcpu, vmcs, state),
         Exit::Control(access) => control(vcpu, vmcs, state, access),
-        Exit::Debug(access) => debug(vmcs, state, access),
+        Exit::Debug(access) => debug(vcpu, vmcs, state, access),
         Exit::Hlt => hlt(vcpu, vmcs, state),
         Exit::InterruptWindow => {
             // The next entry injects, or the client is told.
@@ -294,13 +294,17 @@ fn unexpected(vcpu: &Vcpu, state: &State) -> Step {
     Step::ToUser
 }
 
-fn debug(vmcs: &CurrentVmcs<'_>, state: &mut State, access: DebugAccess) -> Step {
+fn debug(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: DebugAccess) -> Step {
     if let Err(exception) = state.check_debug_access(vmcs, access.register) {
+        if exception.vector == Vector::DB && state.guest_debug.has_breakpoints() {
+            vcpu.report_debug(vmcs, state, exception.payload.unwrap_or(0));
+            return Step::ToUser;
+        }
         return raise(state, exception);
     }
     let gpr = usize::from(access.gpr);
     if access.read {
-        let value = state.read_debug_register(vmcs, access.register);
+        let value = state.read_debug_register(access.register);
         state.set_gpr(gpr, value);
     } else {
         let value = state.gpr_with(vmcs, gpr);
@@ -341,13 +345,25 @@ fn exception(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, event: Even
             Step::Resume
         }
         Vector::DB => {
-            let qualification = vmcs.read(field::EXIT_QUALIFICATION).0;
+            let payload = vmcs.read(field::EXIT_QUALIFICATION).0;
+            if state.guest_debug.takes_debug_exceptions() {
+                vcpu.report_debug(vmcs, state, payload);
+                return Step::ToUser;
+            }
+            if event.kind == EventKind::PrivilegedSoftwareException {
+                // INT1 exits before it is done, and traps.
+                state.skip_without_trap(vmcs);
+            }
             state.raise(Exception {
                 vector,
                 error_code: None,
-                payload: Some(qualification),
+                payload: Some(payload),
             });
             Step::Resume
+        }
+        Vector::BP => {
+            vcpu.report_exception(vmcs, state, vector);
+            Step::ToUser
         }
         Vector::AC => raise(
             state,

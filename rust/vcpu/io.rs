@@ -49,16 +49,6 @@ use kernel::prelude::*;
 const MAX_STRING: usize = 1024;
 
 impl State {
-    /// Returns the linear address of the instruction at RIP.
-    fn linear_rip(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
-        let rip = self.rip(vmcs);
-        if self.is_64bit(vmcs) {
-            rip
-        } else {
-            vmcs.segment_base(SegmentRegister::Cs).wrapping_add(rip) & 0xffff_ffff
-        }
-    }
-
     /// Asks the client to do an IN or OUT.
     pub(crate) fn start_io(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, io: IoAccess) -> Next {
         let page = vcpu.run_page();

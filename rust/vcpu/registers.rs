@@ -87,8 +87,10 @@ pub(crate) struct SystemRegisters {
     pub(crate) efer: Efer,
     /// IA32_APIC_BASE.
     pub(crate) apic_base: u64,
-    /// An interrupt that the client injected and the guest has not taken.
+    /// An interrupt on its way to the guest; the older of the two interfaces has it here.
     pub(crate) interrupt: Option<u8>,
+    /// The PDPTEs: with PAE paging, and where the newer of the two interfaces has them.
+    pub(crate) pdptes: Option<[u64; 4]>,
 }
 
 impl Owned {
@@ -98,7 +100,7 @@ impl Owned {
             state.fetch(vmcs);
             let mut registers = GeneralRegisters {
                 rip: state.fetched_rip(),
-                rflags: state.fetched_rflags(),
+                rflags: state.visible_rflags(),
                 ..GeneralRegisters::default()
             };
             for (index, register) in registers.gpr.iter_mut().enumerate() {
@@ -110,24 +112,33 @@ impl Owned {
 
     /// Replaces the general registers; an exception that was to be delivered is dropped.
     pub(crate) fn set_general_registers(&mut self, registers: &GeneralRegisters) {
+        if self.state.guest_debug.steps() {
+            self.with_vmcs(|vmcs, state| {
+                state.set_rip(registers.rip);
+                state.set_visible_rflags(vmcs, registers.rflags);
+            });
+        } else {
+            self.state.set_rip(registers.rip);
+            self.state.set_rflags(registers.rflags);
+        }
         let state = &mut self.state;
         for (index, &value) in registers.gpr.iter().enumerate() {
             state.set_gpr(index, value);
         }
-        state.set_rip(registers.rip);
-        state.set_rflags(registers.rflags);
         state.events.exception = None;
         // What the VMCS has is stale now, RSP included.
         state.set_gpr(RSP, state.gpr(RSP));
     }
 
     /// Returns the special registers.
-    pub(crate) fn system_registers(&mut self, vcpu: &Vcpu) -> SystemRegisters {
+    pub(crate) fn system_registers(&mut self, vm: &Vm, vcpu: &Vcpu) -> SystemRegisters {
+        self.state.settle_payload(vm);
         self.with_vmcs(|vmcs, state| {
             let mut segments = [Segment::reset_data(); 8];
             for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
                 *segment = vmcs.segment(register);
             }
+            let paging = Paging::of(state.cr0(vmcs), state.cr4(vmcs), state.efer);
             SystemRegisters {
                 segments,
                 gdt: vmcs.gdtr(),
@@ -139,7 +150,8 @@ impl Owned {
                 cr8: u64::from(vcpu.cr8(state)),
                 efer: state.efer,
                 apic_base: vcpu.apic_base(state),
-                interrupt: state.events.interrupt,
+                interrupt: state.interrupt_under_way(vcpu),
+                pdptes: (paging == Paging::Pae).then(|| vmcs.pdptes()),
             }
         })
     }
@@ -167,6 +179,7 @@ impl Owned {
 
         let paging = Paging::of(registers.cr0, registers.cr4, registers.efer);
         let pdptes = match paging {
+            Paging::Pae if registers.pdptes.is_some() => registers.pdptes,
             // Entries that the guest cannot have are kept as not present, as KVM does.
             Paging::Pae => Some(
                 control::read_pdptes(vm.memory(), &self.state.features, registers.cr3)
@@ -190,8 +203,8 @@ impl Owned {
                 vmcs.set_pdptes(pdptes);
             }
             state.follow_cpuid(vcpu);
-            if registers.interrupt.is_some() {
-                state.events.interrupt = registers.interrupt;
+            if let Some(vector) = registers.interrupt {
+                state.resume_interrupt(vcpu, vector);
             }
             state.settle_mp_state(vcpu, registers);
             // The guest's own translations may be from other tables, at another width.

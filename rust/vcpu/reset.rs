@@ -43,7 +43,7 @@ use kernel::prelude::*;
 
 /// Exceptions that exit: with #DB and #AC a guest could otherwise keep the CPU delivering one after the
 /// other for ever, without ever taking an interrupt of the host; #MC is the host's.
-const EXCEPTION_BITMAP: u32 = 1 << Vector::DB.number() as u32
+pub(super) const EXCEPTION_BITMAP: u32 = 1 << Vector::DB.number() as u32
     | 1 << Vector::AC.number() as u32
     | 1 << Vector::MC.number() as u32;
 
@@ -120,7 +120,7 @@ impl Vcpu {
     }
 
     /// Does what INIT and startup IPIs ask for, if they came.
-    pub(super) fn apply_signals(&self, owned: &mut Owned) {
+    pub(crate) fn apply_signals(&self, owned: &mut Owned) {
         let signals = self.accept_init_and_startup(&mut owned.state);
         if signals.init {
             self.reset(owned);
@@ -162,7 +162,7 @@ impl State {
         self.regs.cr2 = 0;
         self.xcr0 = Xcr0::RESET;
         self.cr8 = 0;
-        self.debug = super::debug::DebugRegisters::new();
+        self.debug.reset();
         self.events = super::events::Events::default();
         self.pending = None;
 

@@ -54,6 +54,7 @@ use crate::{
     x86::control_regs::{
         rules,
         Cr4,
+        Dr6,
         Rflags, //
     }, //
 };
@@ -158,7 +159,12 @@ fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         if state.mp_state == MpState::Runnable {
             return Ok(Next::Resume);
         }
-        if state.mp_state == MpState::Halted && (state.events.nmis > 0 || vcpu.is_wakeable(state)) {
+        if matches!(state.mp_state, MpState::Halted | MpState::ApResetHold)
+            && (state.events.nmis > 0
+                || state.events.exception.is_some()
+                || state.events.are_for_client()
+                || vcpu.is_wakeable(state))
+        {
             state.mp_state = MpState::Runnable;
             return Ok(Next::Resume);
         }
@@ -197,6 +203,11 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     if owned.state.events.triple_fault {
         owned.state.events.triple_fault = false;
         vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
+        return Ok(Next::ToUser);
+    }
+    if owned.state.events.debug_trap {
+        owned.state.events.debug_trap = false;
+        owned.with_vmcs(|vmcs, state| vcpu.report_debug(vmcs, state, Dr6::BS.value()));
         return Ok(Next::ToUser);
     }
 
@@ -247,7 +258,7 @@ fn run_exits(
             Step::Resume => {}
             step => return step,
         }
-        if state.mp_state != MpState::Runnable || state.events.triple_fault {
+        if state.mp_state != MpState::Runnable || state.events.are_for_client() {
             return Step::Resume;
         }
     }

@@ -2,13 +2,16 @@
 
 //! The two pages that a vCPU shares with its client: `struct kvm_run` and the data of port I/O.
 //!
-//! The client can write to them at any time. So every access is a volatile one of a plain integer, and
+//! The client can write to them at any time. So every access is a volatile one of plain integers, and
 //! nothing that was written is ever read back and trusted.
 
 use crate::{
     bindings::{
         self,
-        kvm_run, //
+        kvm_regs,
+        kvm_run,
+        kvm_sregs,
+        kvm_vcpu_events, //
     },
     linux::{
         anon_inode::MappedPage,
@@ -38,8 +41,8 @@ macro_rules! set {
     ($self:ident.$($field:tt).+ = $value:expr) => {{
         let run = $self.run.as_ptr().cast::<kvm_run>().as_ptr();
         let value = $value;
-        // SAFETY: `run` is a page that lives as long as `self` and is large enough; the field is an
-        // integer, of which every bit pattern is valid.
+        // SAFETY: `run` is a page that lives as long as `self` and is large enough; the field consists
+        // of integers, of which every bit pattern is valid.
         unsafe { (&raw mut (*run).$($field).+).write_volatile(value) };
     }};
 }
@@ -149,6 +152,64 @@ impl RunPage {
     /// Returns the data that the client gave to a read of MMIO.
     pub(crate) fn mmio_data(&self) -> [u8; 8] {
         get!(self.__bindgen_anon_1.mmio.data)
+    }
+
+    /// Sets up KVM_EXIT_DEBUG for an exception at the linear address `pc`.
+    pub(crate) fn set_debug(&self, exception: u32, pc: u64) {
+        self.set_exit_reason(bindings::KVM_EXIT_DEBUG);
+        set!(self.__bindgen_anon_1.debug.arch.exception = exception);
+        set!(self.__bindgen_anon_1.debug.arch.pc = pc);
+    }
+
+    /// Sets the debug registers of KVM_EXIT_DEBUG.
+    pub(crate) fn set_debug_registers(&self, dr6: u64, dr7: u64) {
+        set!(self.__bindgen_anon_1.debug.arch.dr6 = dr6);
+        set!(self.__bindgen_anon_1.debug.arch.dr7 = dr7);
+    }
+
+    /// Returns which registers the client wants in the page after KVM_RUN, as a mask of KVM_SYNC_X86_*.
+    pub(crate) fn valid_registers(&self) -> u64 {
+        get!(self.kvm_valid_regs)
+    }
+
+    /// Returns which registers the client has changed in the page.
+    pub(crate) fn dirty_registers(&self) -> u64 {
+        get!(self.kvm_dirty_regs)
+    }
+
+    /// Tells the client that registers of the page were taken.
+    pub(crate) fn take_registers(&self, mask: u64) {
+        set!(self.kvm_dirty_regs = self.dirty_registers() & !mask);
+    }
+
+    /// Returns the general registers that the client put into the page.
+    pub(crate) fn general_registers(&self) -> kvm_regs {
+        get!(self.s.regs.regs)
+    }
+
+    /// Puts the general registers into the page.
+    pub(crate) fn set_general_registers(&self, registers: kvm_regs) {
+        set!(self.s.regs.regs = registers);
+    }
+
+    /// Returns the special registers that the client put into the page.
+    pub(crate) fn special_registers(&self) -> kvm_sregs {
+        get!(self.s.regs.sregs)
+    }
+
+    /// Puts the special registers into the page.
+    pub(crate) fn set_special_registers(&self, registers: kvm_sregs) {
+        set!(self.s.regs.sregs = registers);
+    }
+
+    /// Returns the events that the client put into the page.
+    pub(crate) fn events(&self) -> kvm_vcpu_events {
+        get!(self.s.regs.events)
+    }
+
+    /// Puts the events into the page.
+    pub(crate) fn set_events(&self, events: kvm_vcpu_events) {
+        set!(self.s.regs.events = events);
     }
 
     /// Sets up KVM_EXIT_FAIL_ENTRY.

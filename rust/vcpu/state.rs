@@ -8,6 +8,7 @@
 use super::{
     debug::DebugRegisters,
     events::Events,
+    guest_debug::GuestDebug,
     pending::Pending, //
 };
 use crate::{
@@ -24,8 +25,7 @@ use crate::{
         },
         guest_state::{
             BLOCKING_BY_MOV_SS,
-            BLOCKING_BY_STI,
-            PENDING_SINGLE_STEP, //
+            BLOCKING_BY_STI, //
         },
         host_state::HostControlRegisters,
         tlb::Owed,
@@ -79,6 +79,8 @@ pub(crate) enum MpState {
     InitReceived,
     /// In HLT, until an interrupt comes.
     Halted,
+    /// Waiting for a startup IPI in the manner of encrypted guests, as in HLT.
+    ApResetHold,
 }
 
 /// Which cached registers hold the guest's value, or differ from the VMCS's.
@@ -130,6 +132,8 @@ pub(crate) struct State {
     pub(crate) events: Events,
     /// Debug registers.
     pub(crate) debug: DebugRegisters,
+    /// What the client debugs.
+    pub(crate) guest_debug: GuestDebug,
     /// What KVM_RUN must finish before it enters the guest.
     pub(crate) pending: Option<Pending>,
     /// The host's control registers as the VMCS has them.
@@ -167,6 +171,7 @@ impl State {
             msrs: KBox::new(GuestMsrs::new(0, false), GFP_KERNEL_ACCOUNT)?,
             events: Events::default(),
             debug: DebugRegisters::new(),
+            guest_debug: GuestDebug::default(),
             pending: None,
             host: HostControlRegisters::default(),
             owed: Owed::ALL,
@@ -316,6 +321,19 @@ impl State {
     /// Goes on after the instruction that exited.
     #[inline]
     pub(crate) fn skip_instruction(&mut self, vmcs: &CurrentVmcs<'_>) {
+        self.move_over_instruction(vmcs);
+        self.finish_instruction(vmcs);
+    }
+
+    /// Goes on after the instruction that exited, which traps in another way than by a single step.
+    pub(crate) fn skip_without_trap(&mut self, vmcs: &CurrentVmcs<'_>) {
+        self.move_over_instruction(vmcs);
+        self.end_blocking(vmcs);
+    }
+
+    /// Moves RIP over the instruction that exited.
+    #[inline]
+    fn move_over_instruction(&mut self, vmcs: &CurrentVmcs<'_>) {
         let old = self.rip(vmcs);
         let length = vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH);
         let new = old.wrapping_add(u64::from(length));
@@ -326,25 +344,26 @@ impl State {
             new
         };
         self.set_rip(new);
-        self.finish_instruction(vmcs);
     }
 
     /// Does what the end of an instruction does besides moving RIP: blocking by STI or MOV SS ends,
     /// and a single step traps.
     #[inline]
     pub(crate) fn finish_instruction(&mut self, vmcs: &CurrentVmcs<'_>) {
+        self.end_blocking(vmcs);
+        if self.rflags(vmcs) & Rflags::TF.value() != 0 {
+            self.step_trap();
+        }
+    }
+
+    /// Ends blocking by STI or MOV SS.
+    #[inline]
+    fn end_blocking(&self, vmcs: &CurrentVmcs<'_>) {
         let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
         if blocking & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0 {
             vmcs.write(
                 field::GUEST_INTERRUPTIBILITY,
                 blocking & !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS),
-            );
-        }
-        if self.rflags(vmcs) & Rflags::TF.value() != 0 {
-            let Natural(pending) = vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-            vmcs.write(
-                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-                Natural(pending | PENDING_SINGLE_STEP),
             );
         }
     }

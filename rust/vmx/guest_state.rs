@@ -22,9 +22,6 @@ pub(crate) const BLOCKING_BY_MOV_SS: u32 = 1 << 1;
 /// Interruptibility: an NMI is being handled.
 pub(crate) const BLOCKING_BY_NMI: u32 = 1 << 3;
 
-/// Pending debug exceptions: a single step.
-pub(crate) const PENDING_SINGLE_STEP: u64 = 1 << 14;
-
 /// The four fields of a segment register.
 struct Fields {
     selector: Field<u16>,
