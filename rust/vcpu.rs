@@ -20,7 +20,7 @@ pub(crate) mod event_state;
 mod events;
 mod exits;
 pub(crate) mod guest_debug;
-mod interrupt;
+pub(crate) mod interrupt;
 mod io;
 mod msr;
 mod pending;

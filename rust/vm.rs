@@ -302,6 +302,11 @@ impl Vm {
         self.triple_fault_events.load(Relaxed)
     }
 
+    /// Returns whether the vCPUs have local APICs in the kernel.
+    pub(crate) fn has_local_apics(&self) -> bool {
+        self.config.lock().split_irqchip
+    }
+
     /// Returns what all VMs share.
     #[inline]
     pub(crate) fn hypervisor(&self) -> &Hypervisor {

@@ -51,6 +51,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_XCRS
         | KVM_CAP_GET_TSC_KHZ
         | KVM_CAP_SPLIT_IRQCHIP
+        | KVM_CAP_SIGNAL_MSI
         | KVM_CAP_SET_BOOT_CPU_ID
         | KVM_CAP_IMMEDIATE_EXIT
         | KVM_CAP_ENABLE_CAP_VM

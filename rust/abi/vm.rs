@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     bindings::*,
+    lapic::Message,
     linux::{
         anon_inode::{
             self,
@@ -18,6 +19,7 @@ use crate::{
         cpu_call::tsc_khz, //
     },
     memory::Region,
+    vcpu::interrupt::deliver::deliver,
     vm::Vm,
     x86::addr::{
         Gpa,
@@ -73,6 +75,10 @@ impl FileObject for VmFile {
                 vm.set_boot_cpu_id(argument as u64)?;
                 Ok(0)
             }
+            KVM_RS_IOCTL_SIGNAL_MSI => signal_msi(
+                &vm,
+                &command!(KVM_RS_IOCTL_SIGNAL_MSI: kvm_msi).read(argument)?,
+            ),
             KVM_RS_IOCTL_GET_TSC_KHZ => {
                 no_argument(0)?;
                 Ok(tsc_khz() as isize)
@@ -103,6 +109,15 @@ fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
     // Without a file nobody could use the vCPU, and its number would be taken for ever.
     let fd = install().inspect_err(|_| vm.remove_vcpu(&vcpu))?;
     Ok(fd as isize)
+}
+
+/// Sends the message of a device, and returns how many vCPUs accepted it.
+fn signal_msi(vm: &Vm, msi: &kvm_msi) -> Result<isize> {
+    if !vm.has_local_apics() || msi.flags & !KVM_MSI_VALID_DEVID != 0 {
+        return Err(EINVAL);
+    }
+    let message = Message::from_msi(msi.address_lo, msi.address_hi, msi.data, false);
+    Ok(deliver(vm, &message, true).unwrap_or(0) as isize)
 }
 
 fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {

@@ -44,6 +44,7 @@ plain!(
     bindings::kvm_guest_debug,
     bindings::kvm_interrupt,
     bindings::kvm_mp_state,
+    bindings::kvm_msi,
     bindings::kvm_msr_entry,
     bindings::kvm_msr_list,
     bindings::kvm_msrs,

@@ -22,7 +22,7 @@
 //! [`Request::Timer`]: super::request::Request::Timer
 
 mod access;
-mod deliver;
+pub(crate) mod deliver;
 mod timer;
 
 use self::timer::Ring;

@@ -45,7 +45,6 @@ impl Source<'_> {
 /// Delivers a device's message, and returns how many vCPUs accepted it; `None` if it is for none.
 ///
 /// `broadcast_quirk` tells that 0xff is everyone, see [`Sender::Device`]. Any thread.
-#[expect(dead_code, reason = "for KVM_SIGNAL_MSI")]
 pub(crate) fn deliver(vm: &Vm, message: &Message, broadcast_quirk: bool) -> Option<usize> {
     send(vm, message, Source::Device { broadcast_quirk })
 }
