@@ -59,6 +59,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Full,
             Relaxed,
             Release, //
         },
@@ -89,6 +90,71 @@ struct Shared {
     cpu: Atomic<i32>,
     /// Whether the next entry is VMRESUME. Changed only on the CPU that holds the VMCS.
     launched: Atomic<bool>,
+    witness: Witness,
+}
+
+/// What CPUs were told of a VMCS, instruction by instruction; in debug builds only.
+///
+/// CPUs do not say so when a VMCS is active on two of them, and the emulated one never minds. What
+/// [`Shared`] says of the VMCS is what this module believes; a witness compares it with what was done.
+struct Witness {
+    /// The CPU that executed the last VMPTRLD, or [`NOWHERE`] after a VMCLEAR.
+    active: Atomic<i32>,
+    /// Whether VMLAUNCH succeeded since the last VMCLEAR.
+    launched: Atomic<bool>,
+}
+
+impl Witness {
+    /// Whether there are witnesses.
+    const ON: bool = cfg!(CONFIG_RUST_DEBUG_ASSERTIONS);
+
+    const fn new() -> Self {
+        Self {
+            active: Atomic::new(NOWHERE),
+            launched: Atomic::new(false),
+        }
+    }
+
+    /// Looks at a VMPTRLD on `cpu`.
+    fn loaded(&self, cpu: u32) {
+        if Self::ON {
+            // CAST: CPU numbers are small.
+            let old = self.active.xchg(cpu as i32, Full);
+            kernel::warn_on!(old != NOWHERE && old != cpu as i32);
+        }
+    }
+
+    /// Looks at a VMCLEAR on `cpu`.
+    fn cleared(&self, cpu: u32) {
+        if Self::ON {
+            self.launched.store(false, Relaxed);
+            let old = self.active.xchg(NOWHERE, Full);
+            // CAST: CPU numbers are small.
+            kernel::warn_on!(old != NOWHERE && old != cpu as i32);
+        }
+    }
+
+    /// Looks at an access to a field, or an entry, on `cpu`.
+    #[inline(never)]
+    fn accessed(&self, cpu: u32, address: Hpa) {
+        // CAST: CPU numbers are small.
+        kernel::warn_on!(self.active.load(Relaxed) != cpu as i32);
+        // SAFETY: The CPU is in VMX operation, as it is wherever a VMCS was loaded.
+        let current = unsafe { instruction::vmptrst() };
+        kernel::warn_on!(current != address.value());
+    }
+
+    /// Looks at the choice between VMLAUNCH and VMRESUME.
+    fn enters(&self, launched: bool) {
+        if Self::ON {
+            kernel::warn_on!(self.launched.load(Relaxed) != launched);
+        }
+    }
+
+    /// Looks at the end of the VMCS: no CPU may write its memory any more.
+    fn ends(&self) {
+        kernel::warn_on!(Self::ON && self.active.load(Relaxed) != NOWHERE);
+    }
 }
 
 kernel::sync::global_lock! {
@@ -124,6 +190,7 @@ impl Shared {
         // interrupts are off here, and off on entry.
         let result = unsafe { instruction::vmclear(self.address) };
         kernel::warn_on!(result.is_err());
+        self.witness.cleared(cpu);
         if per_cpu::current_vmcs() == self.address.value() {
             per_cpu::set_current_vmcs(NONE);
         }
@@ -188,6 +255,7 @@ impl Vmcs {
                 address,
                 cpu: Atomic::new(NOWHERE),
                 launched: Atomic::new(false),
+                witness: Witness::new(),
             },
             GFP_KERNEL,
         )?;
@@ -214,7 +282,7 @@ impl Vmcs {
         let current = CurrentVmcs {
             vmcs: self,
             displaced: Cell::new(None),
-            _preempt: preempt,
+            preempt,
         };
         // CAST: CPU numbers are small.
         if shared.cpu.load(Relaxed) == cpu as i32 {
@@ -233,7 +301,7 @@ impl Vmcs {
     #[cold]
     fn load_on(&self, cpu: u32, current: &CurrentVmcs<'_>) {
         let irqs = IrqGuard::new();
-        let found = self.displace();
+        let found = self.displace(cpu);
         // CAST: CPU numbers are small.
         self.shared.cpu.store(cpu as i32, Release);
         if let Some(found) = found {
@@ -241,14 +309,16 @@ impl Vmcs {
         }
     }
 
-    /// Makes this VMCS current, and returns another module's that was; interrupts are off.
-    fn displace(&self) -> Option<Hpa> {
+    /// Makes this VMCS current on `cpu`, this CPU, and returns another module's that was; interrupts are
+    /// off.
+    fn displace(&self, cpu: u32) -> Option<Hpa> {
         let own = self.shared.address;
         // SAFETY: The CPU is in VMX operation while the module is loaded; preemption is off.
         let found = unsafe { instruction::vmptrst() };
         // SAFETY: The region has the right revision and is active nowhere else; preemption is off.
         let result = unsafe { instruction::vmptrld(own) };
         kernel::warn_on!(result.is_err());
+        self.shared.witness.loaded(cpu);
         if found == NONE || found == per_cpu::current_vmcs() {
             per_cpu::set_current_vmcs(own.value());
             None
@@ -277,6 +347,7 @@ impl Displaced {
 impl Drop for Vmcs {
     fn drop(&mut self) {
         self.shared.clear();
+        self.shared.witness.ends();
         let address = self.shared.address.value();
         let node = ALL
             .lock()
@@ -291,7 +362,7 @@ impl Drop for Vmcs {
 pub(crate) struct CurrentVmcs<'a> {
     vmcs: &'a Vmcs,
     displaced: Cell<Option<Displaced>>,
-    _preempt: &'a PreemptGuard,
+    preempt: &'a PreemptGuard,
 }
 
 impl Drop for CurrentVmcs<'_> {
@@ -304,6 +375,15 @@ impl Drop for CurrentVmcs<'_> {
 }
 
 impl CurrentVmcs<'_> {
+    /// Checks, in debug builds, that the type's meaning holds.
+    #[inline(always)]
+    fn check(&self) {
+        if Witness::ON {
+            let shared = &self.vmcs.shared;
+            shared.witness.accessed(self.preempt.cpu(), shared.address);
+        }
+    }
+
     /// Calls `f`, which takes interrupts, with another module's VMCS put back if one was displaced.
     ///
     /// Interrupts must be off now and when `f` returns. `f` must not access the VMCS.
@@ -320,7 +400,7 @@ impl CurrentVmcs<'_> {
         displaced.put_back();
         let result = f();
         // What was put back may be gone by now; then ours stays current.
-        if let Some(found) = self.vmcs.displace() {
+        if let Some(found) = self.vmcs.displace(self.preempt.cpu()) {
             let irqs = displaced.irqs;
             self.displaced.set(Some(Displaced { found, irqs }));
         }
@@ -330,6 +410,7 @@ impl CurrentVmcs<'_> {
     /// Returns the value of a field.
     #[inline(always)]
     pub(crate) fn read<T: Value, A: Access>(&self, field: Field<T, A>) -> T {
+        self.check();
         // SAFETY: By the type's meaning a VMCS is current. The CPU has the field: those that depend on
         // an optional feature are used only where that was negotiated.
         T::from_raw(unsafe { instruction::vmread(field.encoding()) })
@@ -338,6 +419,7 @@ impl CurrentVmcs<'_> {
     /// Sets a field.
     #[inline(always)]
     pub(crate) fn write<T: Value>(&self, field: Field<T, ReadWrite>, value: T) {
+        self.check();
         // SAFETY: As in `read`. What is written to host fields comes from `host_state`, which takes it
         // from the host itself.
         unsafe { instruction::vmwrite(field.encoding(), value.to_raw()) };
@@ -355,19 +437,26 @@ impl CurrentVmcs<'_> {
 
     /// Returns the raw value of the field with this encoding, for a dump.
     pub(crate) fn read_encoding(&self, encoding: u32) -> u64 {
+        self.check();
         // SAFETY: As in `read`; a field that the CPU does not have fails without effect.
         unsafe { instruction::vmread(encoding) }
     }
 
-    /// Returns whether the VMCS was launched since it was last clear.
+    /// Returns whether the VMCS, which is about to be entered, was launched since it was last clear.
     #[inline(always)]
     pub(super) fn launched(&self) -> bool {
-        self.vmcs.shared.launched.load(Relaxed)
+        self.check();
+        let launched = self.vmcs.shared.launched.load(Relaxed);
+        self.vmcs.shared.witness.enters(launched);
+        launched
     }
 
     /// Notes that the VMCS was launched.
     #[inline(always)]
     pub(super) fn set_launched(&self) {
         self.vmcs.shared.launched.store(true, Relaxed);
+        if Witness::ON {
+            self.vmcs.shared.witness.launched.store(true, Relaxed);
+        }
     }
 }

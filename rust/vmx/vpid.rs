@@ -117,6 +117,17 @@ impl Drop for Vpid {
 #[kunit_tests(kvm_rs_vpid)]
 mod tests {
     use super::*;
+    use kernel::{
+        sync::{
+            atomic::{
+                Atomic,
+                Full,
+                Relaxed, //
+            },
+            Completion, //
+        },
+        workqueue, //
+    };
 
     fn pool() -> Result<Arc<VpidPool>> {
         Arc::pin_init(VpidPool::new(), GFP_KERNEL)
@@ -150,6 +161,84 @@ mod tests {
         let number = freed.number();
         drop(freed);
         assert_eq!(pool.take().map(|vpid| vpid.number()), Some(number));
+        Ok(())
+    }
+
+    /// What the tasks of the concurrency test share.
+    #[pin_data]
+    struct Contest {
+        pool: Arc<VpidPool>,
+        /// The number of holders of each VPID.
+        holders: KVVec<Atomic<u32>>,
+        /// VPIDs that were given out while somebody had them, and the host's.
+        wrong: Atomic<u32>,
+        running: Atomic<u32>,
+        #[pin]
+        done: Completion,
+    }
+
+    impl Contest {
+        /// Takes VPIDs in batches and gives them back, out of order; returns whether memory sufficed.
+        fn compete(&self) -> Result {
+            for round in 0..40usize {
+                let mut held = KVec::new();
+                for _ in 0..100 + round {
+                    let vpid = self.pool.take().ok_or(ENOSPC)?;
+                    let others = self
+                        .holders
+                        .get(usize::from(vpid.number()))
+                        .map_or(1, |holders| holders.fetch_add(1, Full));
+                    if others != 0 || vpid.number() == 0 {
+                        self.wrong.fetch_add(1, Relaxed);
+                    }
+                    held.push(vpid, GFP_KERNEL)?;
+                }
+                while !held.is_empty() {
+                    let index = (round * 31) % held.len();
+                    let vpid = held.remove(index).map_err(|_| EINVAL)?;
+                    if let Some(holders) = self.holders.get(usize::from(vpid.number())) {
+                        holders.fetch_add(u32::MAX, Full);
+                    }
+                    drop(vpid);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn concurrent_holders_never_share() -> Result {
+        const TASKS: u32 = 4;
+        let mut holders = KVVec::new();
+        for _ in 0..COUNT {
+            holders.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        let contest = Arc::pin_init(
+            try_pin_init!(Contest {
+                pool: pool()?,
+                holders: holders,
+                wrong: Atomic::new(0),
+                running: Atomic::new(TASKS),
+                done <- Completion::new(),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        for _ in 0..TASKS {
+            let task = contest.clone();
+            workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+                if task.compete().is_err() {
+                    task.wrong.fetch_add(1, Relaxed);
+                }
+                if task.running.fetch_add(u32::MAX, Full) == 1 {
+                    task.done.complete_all();
+                }
+            })?;
+        }
+        contest.done.wait_for_completion();
+        assert_eq!(contest.wrong.load(Relaxed), 0);
+        assert_eq!(contest.pool.usage().in_use, 0);
+        assert_eq!(contest.pool.usage().refused, 0);
+        assert_eq!(contest.pool.take().map(|vpid| vpid.number()), Some(1));
         Ok(())
     }
 }
