@@ -16,6 +16,7 @@ mod command;
 mod convert;
 mod msr_list;
 pub(crate) mod stats;
+mod stats_fd;
 pub(crate) mod system;
 mod vcpu;
 mod vm;

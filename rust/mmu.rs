@@ -56,7 +56,10 @@ pub(crate) use fault::{
     Resolved, //
 };
 pub(crate) use level::Level;
-pub(crate) use stats::ALL_VMS;
+pub(crate) use stats::{
+    PageCounts,
+    ALL_VMS, //
+};
 pub(crate) use tlb::RemoteFlush;
 
 use crate::{
@@ -136,6 +139,11 @@ struct Core<R: RemoteFlush> {
 }
 
 impl<R: RemoteFlush> Mmu<R> {
+    /// Returns how many entries are in the tables now.
+    pub(crate) fn mapped(&self) -> PageCounts {
+        self.core.direct.stats().mapped()
+    }
+
     /// Returns an initialiser of an MMU without memory, for guests of the calling process.
     ///
     /// `remote` flushes the vCPUs of the VM. Sleeps; fails with `ENOMEM`, `EINTR` or `ESRCH`.

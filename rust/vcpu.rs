@@ -268,6 +268,26 @@ impl Vcpu {
         self.counts.count(reason);
     }
 
+    /// Counts an event.
+    pub(crate) fn count_event(&self, event: stats::Event) {
+        self.counts.count_event(event);
+    }
+
+    /// Returns how often an event was counted.
+    pub(crate) fn events(&self, event: stats::Event) -> u64 {
+        self.counts.events(event)
+    }
+
+    /// Returns the exits with this basic reason.
+    pub(crate) fn exits(&self, reason: u16) -> u64 {
+        self.counts.exits(reason)
+    }
+
+    /// Returns the exits with any reason.
+    pub(crate) fn all_exits(&self) -> u64 {
+        self.counts.all_exits()
+    }
+
     /// Sends the vCPU an NMI.
     pub(crate) fn send_nmi(&self) {
         self.nmis.fetch_add(1, Full);

@@ -64,12 +64,25 @@ const MAX_IRQ_ROUTES: u64 = 4096;
 pub(crate) struct Vcpus {
     #[pin]
     list: SpinLock<KVVec<Arc<Vcpu>>>,
+    flushes: Atomic<u64>,
+    flush_kicks: Atomic<u64>,
+}
+
+/// How often all vCPUs of a VM were made to forget translations.
+#[derive(Clone, Copy)]
+pub(crate) struct RemoteFlushes {
+    /// All times.
+    pub(crate) requested: u64,
+    /// Those when one of them was in its guest.
+    pub(crate) kicked: u64,
 }
 
 impl Vcpus {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_spinlock!(KVVec::new()),
+            flushes: Atomic::new(0),
+            flush_kicks: Atomic::new(0),
         })
     }
 
@@ -126,8 +139,10 @@ impl RemoteFlush for Vcpus {
                 any = true;
             }
         });
+        self.flushes.add(1, Relaxed);
         // Not under the spinlock: who waits for it may have interrupts off.
         if any {
+            self.flush_kicks.add(1, Relaxed);
             running.kick_and_wait(&preempt);
         }
     }
@@ -145,6 +160,7 @@ pub(crate) struct Config {
 #[pin_data]
 pub(crate) struct Vm {
     hypervisor: Arc<Hypervisor>,
+    creator: i32,
     #[pin]
     mmu: Mmu<Vcpus>,
     vcpus: Arc<Vcpus>,
@@ -172,6 +188,7 @@ impl Vm {
         Arc::pin_init(
             try_pin_init!(Self {
                 hypervisor,
+                creator: kernel::current!().pid(),
                 mmu <- mmu,
                 vcpus,
                 config <- new_mutex!(Config {
@@ -329,6 +346,19 @@ impl Vm {
     #[inline]
     pub(crate) fn mmu(&self) -> &Mmu<Vcpus> {
         &self.mmu
+    }
+
+    /// Returns the number of the thread that created the VM, which names it in statistics.
+    pub(crate) fn creator(&self) -> i32 {
+        self.creator
+    }
+
+    /// Returns how often all vCPUs were made to forget translations.
+    pub(crate) fn flushes(&self) -> RemoteFlushes {
+        RemoteFlushes {
+            requested: self.vcpus.flushes.load(Relaxed),
+            kicked: self.vcpus.flush_kicks.load(Relaxed),
+        }
     }
 
     /// Returns guest memory.

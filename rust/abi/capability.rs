@@ -54,6 +54,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_SIGNAL_MSI
         | KVM_CAP_SET_BOOT_CPU_ID
         | KVM_CAP_IMMEDIATE_EXIT
+        | KVM_CAP_BINARY_STATS_FD
         | KVM_CAP_ENABLE_CAP_VM
         | KVM_CAP_CHECK_EXTENSION_VM
         | KVM_CAP_INTERNAL_ERROR_DATA

@@ -8,12 +8,14 @@ use super::{
     command::command,
     convert,
     msr_list,
+    stats_fd::VcpuStats,
     system::entries_address, //
 };
 use crate::{
     bindings::*,
     linux::{
         anon_inode::{
+            self,
             FileObject,
             MappedPage, //
         },
@@ -40,6 +42,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         ArcBorrow, //
@@ -71,6 +74,11 @@ impl FileObject for VcpuFile {
             return Err(EINVAL);
         }
         let mut owned = this.vcpu.lock()?;
+        if command == KVM_RS_IOCTL_GET_STATS_FD {
+            let name = CString::try_from_fmt(fmt!("kvm-rs-vcpu-stats:{}", this.vcpu.id()))?;
+            let stats = VcpuStats::new(this.vm.clone(), this.vcpu.clone())?;
+            return Ok(anon_inode::install::<VcpuStats>(&name, stats)? as isize);
+        }
         dispatch(&this.vm, &this.vcpu, &mut owned, command, argument)
     }
 

@@ -5,6 +5,7 @@
 use super::{
     capability,
     command::command,
+    stats_fd::VmStats,
     system::no_argument,
     vcpu::VcpuFile, //
 };
@@ -79,6 +80,10 @@ impl FileObject for VmFile {
                 &vm,
                 &command!(KVM_RS_IOCTL_SIGNAL_MSI: kvm_msi).read(argument)?,
             ),
+            KVM_RS_IOCTL_GET_STATS_FD => {
+                let stats = VmStats::new(vm.into())?;
+                Ok(anon_inode::install::<VmStats>(c"kvm-rs-vm-stats", stats)? as isize)
+            }
             KVM_RS_IOCTL_GET_TSC_KHZ => {
                 no_argument(0)?;
                 Ok(tsc_khz() as isize)

@@ -146,6 +146,8 @@ int kvm_rs_fault_install(struct vm_fault *fault, void *address);
 unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault);
 struct file *kvm_rs_fault_file(const struct vm_fault *fault);
 int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data);
+int kvm_rs_anon_inode_getfd_pread(const char *name, const struct file_operations *operations,
+				  void *data);
 int kvm_rs_mutex_lock_killable(struct mutex *mutex);
 void kvm_rs_mutex_unlock(struct mutex *mutex);
 void kvm_rs_mutex_destroy(struct mutex *mutex);

@@ -2,7 +2,9 @@
 /* Shims for the current task, pages, files and mutexes. */
 
 #include <linux/anon_inodes.h>
+#include <linux/err.h>
 #include <linux/fcntl.h>
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/mm.h>
@@ -72,6 +74,32 @@ int kvm_rs_fault_install(struct vm_fault *fault, void *address)
 int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data)
 {
 	return anon_inode_getfd(name, operations, data, O_RDWR | O_CLOEXEC);
+}
+
+/**
+ * kvm_rs_anon_inode_getfd_pread() - Likewise, a file that can only be read, at any offset
+ * @name:	Name shown in /proc
+ * @operations:	What the file does
+ * @data:	Its private data
+ *
+ * Return: The file descriptor, or a negative errno; then @data is still the caller's.
+ */
+int kvm_rs_anon_inode_getfd_pread(const char *name, const struct file_operations *operations,
+				  void *data)
+{
+	struct file *file;
+	int fd;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	file = anon_inode_getfile_fmode(name, operations, data, O_RDONLY, FMODE_PREAD);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	fd_install(fd, file);
+	return fd;
 }
 
 int kvm_rs_mutex_lock_killable(struct mutex *mutex)

@@ -10,6 +10,7 @@ use core::{
 use kernel::{
     bindings as kernel_bindings,
     ffi::{
+        c_char,
         c_long,
         c_uint,
         c_ulong,
@@ -31,12 +32,28 @@ pub(crate) trait FileObject: Sized + 'static {
     /// The pointer that the file keeps.
     type Pointer: ForeignOwnable + Send + Sync;
 
+    /// Whether the file is there to be read, by [`FileObject::read`], and for nothing else.
+    const READABLE: bool = false;
+
     /// Answers an ioctl.
     fn ioctl(
-        this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
-        command: u32,
-        argument: usize,
-    ) -> Result<isize>;
+        _this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
+        _command: u32,
+        _argument: usize,
+    ) -> Result<isize> {
+        Err(ENOTTY)
+    }
+
+    /// Copies at most `size` bytes from `offset` on to the address in user space; returns how many, 0 at
+    /// the end of the file.
+    fn read(
+        _this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
+        _offset: u64,
+        _address: usize,
+        _size: usize,
+    ) -> Result<usize> {
+        Err(EINVAL)
+    }
 
     /// Returns the page `index` of the file's mapping, or `None` if there is none.
     ///
@@ -57,6 +74,7 @@ impl<T: FileObject> Operations<T> {
         owner: this_module::<crate::KvmRs>().as_ptr(),
         release: Some(Self::release),
         unlocked_ioctl: Some(Self::ioctl),
+        read: if T::READABLE { Some(Self::read) } else { None },
         #[cfg(CONFIG_COMPAT)]
         compat_ioctl: kernel_bindings::compat_ptr_ioctl,
         mmap: if T::MAPPABLE { Some(Self::mmap) } else { None },
@@ -102,6 +120,37 @@ impl<T: FileObject> Operations<T> {
         match T::ioctl(this, command, argument) {
             Ok(value) => value as c_long,
             Err(error) => error.to_errno() as c_long,
+        }
+    }
+
+    /// Has the object answer a read.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be valid and have been made by [`install`] for a `T`, `offset` be the caller's to
+    /// change.
+    unsafe extern "C" fn read(
+        file: *mut kernel_bindings::file,
+        buffer: *mut c_char,
+        size: usize,
+        offset: *mut kernel_bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The private data does not change while the file is open.
+        let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there, and the open file keeps it.
+        let this = unsafe { <T::Pointer as ForeignOwnable>::borrow(data) };
+        // SAFETY: The caller gives its own offset.
+        let position = unsafe { &mut *offset };
+        let Ok(start) = u64::try_from(*position) else {
+            return EINVAL.to_errno() as isize;
+        };
+        match T::read(this, start, buffer.addr(), size) {
+            // CAST: Both are sizes of what is in memory.
+            Ok(count) => {
+                *position = position.saturating_add(count as i64);
+                count as isize
+            }
+            Err(error) => error.to_errno() as isize,
         }
     }
 
@@ -157,8 +206,13 @@ impl<T: FileObject> Operations<T> {
 pub(crate) fn install<T: FileObject>(name: &CStr, object: T::Pointer) -> Result<i32> {
     let data: *mut c_void = object.into_foreign();
     let operations: &'static kernel_bindings::file_operations = &Operations::<T>::FILE;
-    // SAFETY: The operations are static and know `data`, which is theirs from here on.
-    let fd = unsafe { bindings::kvm_rs_anon_inode_getfd(name.as_char_ptr(), operations, data) };
+    let fd = if T::READABLE {
+        // SAFETY: The operations are static and know `data`, which is theirs from here on.
+        unsafe { bindings::kvm_rs_anon_inode_getfd_pread(name.as_char_ptr(), operations, data) }
+    } else {
+        // SAFETY: As above.
+        unsafe { bindings::kvm_rs_anon_inode_getfd(name.as_char_ptr(), operations, data) }
+    };
     if fd < 0 {
         // SAFETY: No file was made, so the pointer is still ours.
         drop(unsafe { <T::Pointer as ForeignOwnable>::from_foreign(data) });

@@ -162,7 +162,6 @@ impl<F: EntryFormat> DirectMmu<F> {
     }
 
     /// Returns the counters.
-    #[allow(dead_code, reason = "for the tests; users see the sum of all VMs")]
     pub(crate) fn stats(&self) -> &PageStats {
         &self.stats
     }

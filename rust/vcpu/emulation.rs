@@ -10,6 +10,7 @@ use super::{
     },
     run::Next,
     state::State,
+    stats::Event,
     Vcpu, //
 };
 use crate::{
@@ -611,6 +612,7 @@ fn step(
         }),
         Err(Stop::Unsupported) => End::Unsupported,
         Err(Stop::Pending) => {
+            vcpu.count_event(Event::MmioExit);
             let read = match exit {
                 Some(DeviceExit::Read(gpa, len)) => {
                     // CAST: At most 8.

@@ -21,6 +21,7 @@ use super::{
         RCX,
         RDX, //
     },
+    stats::Event,
     Owned,
     Vcpu, //
 };
@@ -471,6 +472,11 @@ fn ept_violation(
                 vcpu.run_page().set_memory_fault(page.value(), 4096);
             }
         })?;
+    vcpu.count_event(match resolved {
+        Resolved::Mapped => Event::FaultFixed,
+        Resolved::Spurious => Event::FaultSpurious,
+        Resolved::NoSlot | Resolved::ReadOnlySlot => Event::FaultEmulated,
+    });
     match resolved {
         Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
         Resolved::NoSlot | Resolved::ReadOnlySlot => {

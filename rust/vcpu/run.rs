@@ -26,6 +26,7 @@ use super::{
         MpState,
         State, //
     },
+    stats::Event,
     Owned,
     Vcpu, //
 };
@@ -120,6 +121,7 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
         }
         if task::work_pending() {
             task::handle_work().inspect_err(|_| {
+                vcpu.count_event(Event::SignalExit);
                 vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
             })?;
         }
@@ -165,10 +167,12 @@ fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
                 || state.events.are_for_client()
                 || vcpu.is_wakeable(state))
         {
+            vcpu.count_event(Event::HaltWakeup);
             state.mp_state = MpState::Runnable;
             return Ok(Next::Resume);
         }
         if vcpu.doorbell().sleep() {
+            vcpu.count_event(Event::SignalExit);
             vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
             return Err(EINTR);
         }
@@ -183,6 +187,7 @@ fn handle_requests(vcpu: &Vcpu, owned: &mut Owned) {
     let taken = vcpu.doorbell().take();
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
+        vcpu.count_event(Event::TlbFlush);
         state.owed.ept = true;
     }
     if taken.has(Request::Timer) {
@@ -240,6 +245,7 @@ fn run_exits(
         vcpu.host_switch().to_guest(vmcs, preempt);
         let window = vcpu.accepts_client_interrupt() && vcpu.run_page().wants_interrupt_window();
         if window && state.takes_client_interrupt(vmcs) {
+            vcpu.count_event(Event::WindowToUser);
             vcpu.run_page()
                 .set_plain(bindings::KVM_EXIT_IRQ_WINDOW_OPEN);
             return Step::ToUser;

@@ -21,9 +21,36 @@ use kernel::{
 /// One counter for each reason.
 pub(crate) type Totals = [u64; reason::COUNT];
 
+/// Something that is counted and is no VM exit of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// A halted vCPU woke up.
+    HaltWakeup,
+    /// A fault brought in a page.
+    FaultFixed,
+    /// A fault found the page there.
+    FaultSpurious,
+    /// A fault had no page to bring in: the instruction is emulated.
+    FaultEmulated,
+    /// Translations were flushed at the request of the MMU.
+    TlbFlush,
+    /// The client was asked for memory-mapped I/O.
+    MmioExit,
+    /// KVM_RUN ended because a signal waits.
+    SignalExit,
+    /// The client was told that the guest takes interrupts.
+    WindowToUser,
+}
+
+impl Event {
+    /// The number of events.
+    const COUNT: usize = Self::WindowToUser as usize + 1;
+}
+
 /// The exits of one vCPU. Only its own thread counts.
 pub(crate) struct ExitCounts {
     by_reason: [Atomic<u64>; reason::COUNT],
+    events: [Atomic<u64>; Event::COUNT],
     failed: Atomic<u64>,
 }
 
@@ -66,6 +93,7 @@ impl Registered {
         let counts = Arc::new(
             ExitCounts {
                 by_reason: [const { Atomic::new(0) }; reason::COUNT],
+                events: [const { Atomic::new(0) }; Event::COUNT],
                 failed: Atomic::new(0),
             },
             GFP_KERNEL_ACCOUNT,
@@ -84,6 +112,34 @@ impl ExitCounts {
     pub(super) fn count(&self, reason: usize) {
         let counter = self.by_reason.get(reason).unwrap_or(&self.failed);
         counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Counts an event.
+    pub(super) fn count_event(&self, event: Event) {
+        if let Some(counter) = self.events.get(event as usize) {
+            counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Returns how often an event was counted.
+    pub(super) fn events(&self, event: Event) -> u64 {
+        self.events
+            .get(event as usize)
+            .map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Returns the exits with this basic reason.
+    pub(super) fn exits(&self, reason: u16) -> u64 {
+        self.by_reason
+            .get(usize::from(reason))
+            .map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Returns the exits with any reason.
+    pub(super) fn all_exits(&self) -> u64 {
+        self.by_reason
+            .iter()
+            .fold(0, |sum, counter| sum.wrapping_add(counter.load(Relaxed)))
     }
 
     fn add_to(&self, totals: &mut Totals) {

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM_GET_STATS_FD: a VM's or vCPU's statistics as a file that describes itself.
+//!
+//! ```text
+//!   header, with the offsets of the rest | name of the object | a descriptor for each value | values
+//! ```
+//!
+//! A value is called as in KVM where it counts the same; what KVM counts and this module does not have is
+//! left out.
+
+use crate::{
+    bindings::*,
+    linux::{
+        anon_inode::FileObject,
+        uaccess, //
+    },
+    vcpu::{
+        stats::Event,
+        Vcpu, //
+    },
+    vm::Vm,
+    vmx::exit::reason, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// Size of a name in bytes, as KVM has it.
+const NAME_SIZE: usize = KVM_STATS_NAME_SIZE as usize;
+
+/// Size of the header in bytes: six 32-bit words.
+const HEADER_SIZE: usize = size_of::<kvm_stats_header>();
+
+/// Size of a descriptor in bytes, its name included.
+const DESCRIPTOR_SIZE: usize = 16 + NAME_SIZE;
+
+/// The largest file: what a read may have to make.
+const MAX_STATS: usize = 64;
+
+/// What a value means.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A number that only grows.
+    Cumulative,
+    /// A number as of now.
+    Instant,
+}
+
+impl Kind {
+    /// Returns the descriptor's flags: the type; no unit and a base of ten are both 0.
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Cumulative => KVM_STATS_TYPE_CUMULATIVE,
+            Self::Instant => KVM_STATS_TYPE_INSTANT,
+        }
+    }
+}
+
+/// A value of the statistics of a `T`.
+struct Stat<T> {
+    name: &'static str,
+    kind: Kind,
+    value: fn(&T) -> u64,
+}
+
+impl<T> Stat<T> {
+    const fn cumulative(name: &'static str, value: fn(&T) -> u64) -> Self {
+        assert!(name.len() < NAME_SIZE);
+        Self {
+            name,
+            kind: Kind::Cumulative,
+            value,
+        }
+    }
+
+    const fn instant(name: &'static str, value: fn(&T) -> u64) -> Self {
+        assert!(name.len() < NAME_SIZE);
+        Self {
+            name,
+            kind: Kind::Instant,
+            value,
+        }
+    }
+}
+
+/// The statistics of a VM.
+static VM: [Stat<Vm>; 5] = [
+    Stat::cumulative("remote_tlb_flush", |vm| vm.flushes().kicked),
+    Stat::cumulative("remote_tlb_flush_requests", |vm| vm.flushes().requested),
+    Stat::instant("pages_4k", |vm| vm.mmu().mapped().pages_4k),
+    Stat::instant("pages_2m", |vm| vm.mmu().mapped().pages_2m),
+    Stat::instant("pages_1g", |vm| vm.mmu().mapped().pages_1g),
+];
+
+/// The statistics of a vCPU.
+static VCPU: [Stat<Vcpu>; 16] = [
+    Stat::cumulative("halt_wakeup", |vcpu| vcpu.events(Event::HaltWakeup)),
+    Stat::cumulative("pf_taken", |vcpu| vcpu.exits(reason::EPT_VIOLATION)),
+    Stat::cumulative("pf_fixed", |vcpu| vcpu.events(Event::FaultFixed)),
+    Stat::cumulative("pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
+    Stat::cumulative("pf_spurious", |vcpu| vcpu.events(Event::FaultSpurious)),
+    Stat::cumulative("tlb_flush", |vcpu| vcpu.events(Event::TlbFlush)),
+    Stat::cumulative("exits", Vcpu::all_exits),
+    Stat::cumulative("io_exits", |vcpu| vcpu.exits(reason::IO)),
+    Stat::cumulative("mmio_exits", |vcpu| vcpu.events(Event::MmioExit)),
+    Stat::cumulative("signal_exits", |vcpu| vcpu.events(Event::SignalExit)),
+    Stat::cumulative("irq_window_exits", |vcpu| {
+        vcpu.exits(reason::INTERRUPT_WINDOW)
+    }),
+    Stat::cumulative("nmi_window_exits", |vcpu| vcpu.exits(reason::NMI_WINDOW)),
+    Stat::cumulative("halt_exits", |vcpu| vcpu.exits(reason::HLT)),
+    Stat::cumulative("request_irq_exits", |vcpu| vcpu.events(Event::WindowToUser)),
+    Stat::cumulative("irq_exits", |vcpu| vcpu.exits(reason::EXTERNAL_INTERRUPT)),
+    Stat::cumulative("hypercalls", |vcpu| vcpu.exits(reason::VMCALL)),
+];
+
+/// The file of a VM's statistics.
+pub(super) struct VmStats {
+    vm: Arc<Vm>,
+    name: CString,
+}
+
+/// The file of a vCPU's statistics. Keeps the VM too, as a vCPU's own file does.
+pub(super) struct VcpuStats {
+    _vm: Arc<Vm>,
+    vcpu: Arc<Vcpu>,
+    name: CString,
+}
+
+impl VmStats {
+    /// Returns the file's object.
+    pub(super) fn new(vm: Arc<Vm>) -> Result<Arc<Self>> {
+        let name = CString::try_from_fmt(fmt!("kvm-{}", vm.creator()))?;
+        Ok(Arc::new(Self { vm, name }, GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+impl VcpuStats {
+    /// Returns the file's object.
+    pub(super) fn new(vm: Arc<Vm>, vcpu: Arc<Vcpu>) -> Result<Arc<Self>> {
+        let name = CString::try_from_fmt(fmt!("kvm-{}/vcpu-{}", vm.creator(), vcpu.id()))?;
+        Ok(Arc::new(
+            Self {
+                _vm: vm,
+                vcpu,
+                name,
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?)
+    }
+}
+
+impl FileObject for VmStats {
+    const READABLE: bool = true;
+
+    type Pointer = Arc<Self>;
+
+    fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
+        copy(&contents(&this.name, &VM, &this.vm)?, offset, address, size)
+    }
+}
+
+impl FileObject for VcpuStats {
+    const READABLE: bool = true;
+
+    type Pointer = Arc<Self>;
+
+    fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
+        copy(
+            &contents(&this.name, &VCPU, &this.vcpu)?,
+            offset,
+            address,
+            size,
+        )
+    }
+}
+
+/// Copies a part of the file to the client; returns its size, which is less at the end of the file.
+fn copy(contents: &[u8], offset: u64, address: usize, size: usize) -> Result<usize> {
+    let rest = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| contents.get(offset..))
+        .unwrap_or_default();
+    let part = rest.get(..size).unwrap_or(rest);
+    uaccess::write_bytes(address, part)?;
+    Ok(part.len())
+}
+
+/// Returns the whole file.
+fn contents<T>(name: &CStr, stats: &[Stat<T>], object: &T) -> Result<KVec<u8>> {
+    let count = stats.len().min(MAX_STATS);
+    let descriptors = HEADER_SIZE + NAME_SIZE;
+    let data = descriptors + count * DESCRIPTOR_SIZE;
+    let mut file = KVec::with_capacity(data + count * 8, GFP_KERNEL)?;
+    let words = [0, NAME_SIZE, count, HEADER_SIZE, descriptors, data];
+    for word in words {
+        // CAST: At most a few thousand.
+        put(&mut file, &(word as u32).to_ne_bytes())?;
+    }
+    put_name(&mut file, name.to_bytes())?;
+    for (index, stat) in stats.iter().take(count).enumerate() {
+        put(&mut file, &stat.kind.flags().to_ne_bytes())?;
+        // The exponent, 0, and the number of values, 1.
+        put(&mut file, &0i16.to_ne_bytes())?;
+        put(&mut file, &1u16.to_ne_bytes())?;
+        // CAST: At most MAX_STATS values.
+        put(&mut file, &((index * 8) as u32).to_ne_bytes())?;
+        // Only histograms have a bucket size.
+        put(&mut file, &0u32.to_ne_bytes())?;
+        put_name(&mut file, stat.name.as_bytes())?;
+    }
+    for stat in stats.iter().take(count) {
+        put(&mut file, &(stat.value)(object).to_ne_bytes())?;
+    }
+    Ok(file)
+}
+
+fn put(file: &mut KVec<u8>, bytes: &[u8]) -> Result {
+    Ok(file.extend_from_slice(bytes, GFP_KERNEL)?)
+}
+
+/// Appends a name, cut or filled up with zeroes to its size.
+fn put_name(file: &mut KVec<u8>, name: &[u8]) -> Result {
+    let name = name.get(..NAME_SIZE - 1).unwrap_or(name);
+    put(file, name)?;
+    Ok(file.extend_with(NAME_SIZE - name.len(), 0, GFP_KERNEL)?)
+}
