@@ -3,13 +3,16 @@
  * What the common operations of a VM cost: not a test. Prints one line for
  * each figure: name, unit and value, separated by tabs; lower is better.
  *
- *   bench [DEVICE]
+ *   bench [DEVICE [cpus]]
+ *
+ * With "cpus" only what needs two CPUs is measured.
  *
  * Times are differences of RDTSC, which in the emulated machine are counts of
  * instructions, host's and guest's together; on hardware they are cycles. Each
  * is the least of many. A jump in front of RDTSC makes the emulator count all
  * that came before it.
  */
+#include <sched.h>
 #include <time.h>
 
 #include "vm.h"
@@ -37,6 +40,23 @@
 TIMED(time_nothing, "	xorl %eax, %eax\n", "");
 TIMED(time_cpuid, "	xorl %eax, %eax\n", "cpuid");
 TIMED(time_port_read, "	xorl %eax, %eax\n", "inb $0xe0, %al");
+/* IA32_PAT is kept in the VMCS, and a guest's access always exits. */
+TIMED(time_rdmsr, "	movl $0x277, %ecx\n", "rdmsr");
+TIMED(time_wrmsr, "	movl $0x277, %ecx\n"
+		  "	movl $0x00070406, %eax\n"
+		  "	movl %eax, %edx\n", "wrmsr");
+/* A hypercall that does not exist. */
+TIMED(time_vmcall, "	movl $0x7fffffff, %eax\n", "vmcall");
+TIMED(time_cr0_wp, "	movq %cr0, %rax\n"
+		   "	movq %rax, %rcx\n"
+		   "	btcq $16, %rcx\n", "movq %rcx, %cr0\n movq %rax, %cr0");
+TIMED(time_cr0_wp_nothing, "	movq %cr0, %rax\n"
+			   "	movq %rax, %rcx\n"
+			   "	btcq $16, %rcx\n", "");
+TIMED(time_msr_nothing, "	movl $0x277, %ecx\n"
+			"	movl $0x00070406, %eax\n"
+			"	movl %eax, %edx\n", "");
+TIMED(time_mmio_read, "	xorl %eax, %eax\n", "movl (%rbx), %eax");
 
 /* Writes to %r12 addresses from %rbx, %rsi apart; the time goes to %r15. */
 GUEST_CODE(touch, 64,
@@ -81,31 +101,87 @@ static uint64_t guest_run(struct vcpu *vcpu, const char *code, const char *end,
 	vcpu_set_regs(vcpu, &regs);
 	/* A loop as tight as a client can have it. */
 	do {
-		if (ioctl(fd, KVM_RUN, 0) || run->exit_reason != KVM_EXIT_IO) {
+		if (ioctl(fd, KVM_RUN, 0) ||
+		    (run->exit_reason != KVM_EXIT_IO &&
+		     run->exit_reason != KVM_EXIT_MMIO)) {
 			vcpu_dump(vcpu, errno);
 			die("the guest stopped");
 		}
-	} while (run->io.direction == KVM_EXIT_IO_IN);
+	} while (run->exit_reason == KVM_EXIT_MMIO ||
+		 run->io.direction == KVM_EXIT_IO_IN);
 	return vcpu_regs(vcpu).r15;
 }
 #define RUN(vcpu, code, turns, rbx, rsi)				\
 	guest_run(vcpu, code, code##_end, turns, rbx, rsi)
 
+/* The least time of an instruction that exits, less that of none. */
+static void bench_exit(struct vcpu *vcpu, const char *name, const char *code,
+		       const char *end, uint64_t nothing)
+{
+	guest_run(vcpu, code, end, 100, MMIO_GPA, 0);
+	report(name, "instructions",
+	       guest_run(vcpu, code, end, 1000, MMIO_GPA, 0) - nothing);
+}
+#define EXIT(vcpu, name, code, nothing)					\
+	bench_exit(vcpu, name, code, code##_end, nothing)
+
 static void bench_exits(void)
 {
+	uint64_t nothing, msr_nothing, cr0_nothing;
 	struct vcpu vcpu;
-	uint64_t nothing;
 	struct vm vm;
 
 	vm_create(&vm, VM_MEMORY);
 	vcpu_start(&vcpu, &vm, MODE_LONG);
 	nothing = RUN(&vcpu, time_nothing, 100, 0, 0);
-	RUN(&vcpu, time_cpuid, 100, 0, 0);
-	report("CPUID exit", "instructions",
-	       RUN(&vcpu, time_cpuid, 1000, 0, 0) - nothing);
-	RUN(&vcpu, time_port_read, 100, 0, 0);
-	report("port read served by user space", "instructions",
-	       RUN(&vcpu, time_port_read, 1000, 0, 0) - nothing);
+	msr_nothing = RUN(&vcpu, time_msr_nothing, 100, 0, 0);
+	cr0_nothing = RUN(&vcpu, time_cr0_wp_nothing, 100, 0, 0);
+	EXIT(&vcpu, "CPUID exit", time_cpuid, nothing);
+	EXIT(&vcpu, "RDMSR exit", time_rdmsr, nothing);
+	EXIT(&vcpu, "WRMSR exit", time_wrmsr, msr_nothing);
+	EXIT(&vcpu, "VMCALL exit", time_vmcall, nothing);
+	EXIT(&vcpu, "CR0.WP toggle pair", time_cr0_wp, cr0_nothing);
+	EXIT(&vcpu, "port read served by user space", time_port_read, nothing);
+	EXIT(&vcpu, "MMIO read served by user space", time_mmio_read, nothing);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		die("affinity: %s", strerror(errno));
+}
+
+GUEST_CODE(report_for_ever, 64,
+	"1:	outb %al, $" STR(PORT_SYNC) "\n"
+	"	jmp 1b\n");
+
+/* KVM_RUN to a port exit on the CPU where the vCPU was not last. */
+static void bench_move(void)
+{
+	uint64_t time, least = ~0UL;
+	struct vcpu vcpu;
+	unsigned int i;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	vm_load(&vm, CODE_GPA, report_for_ever);
+	for (i = 0; i < 200; i++) {
+		pin(i & 1);
+		time = rdtsc();
+		if (ioctl(vcpu.fd, KVM_RUN, 0))
+			die("run: %s", strerror(errno));
+		time = rdtsc() - time;
+		if (time < least)
+			least = time;
+	}
+	report("KVM_RUN after a move to another CPU", "instructions", least);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
@@ -253,6 +329,10 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		setenv("KVM_RS_DEVICE", argv[1], 1);
 	path = device_path();
+	if (argc > 2) {
+		bench_move();
+		return 0;
+	}
 	bench_exits();
 	bench_violations("EPT violation, 4K page", "host memory of a GiB in 4K pages",
 			 64 * MIB, PAGE);
