@@ -14,6 +14,7 @@
 mod capability;
 mod command;
 mod convert;
+mod msr_filter;
 mod msr_list;
 pub(crate) mod stats;
 mod stats_fd;

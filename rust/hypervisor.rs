@@ -132,6 +132,7 @@ impl Hypervisor {
             host_physical_bits: physical_bits,
             x2apic: true,
             tsc_deadline: true,
+            tsc_adjust: true,
             rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
             invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
             ..Supported::default()

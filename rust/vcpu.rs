@@ -31,6 +31,7 @@ mod run;
 mod run_page;
 pub(crate) mod state;
 pub(crate) mod stats;
+pub(crate) mod tsc;
 
 pub(crate) use self::{
     run_page::{
@@ -143,6 +144,7 @@ impl Vcpu {
         eptp: u64,
         bootstrap: bool,
         in_kernel_apic: bool,
+        zeroed_features: bool,
     ) -> Result<Arc<Self>> {
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
         let controller = if in_kernel_apic {
@@ -157,7 +159,7 @@ impl Vcpu {
         };
         let mut owned = Owned {
             vmcs: Vmcs::new(hypervisor.capabilities.revision())?,
-            state: State::new(hypervisor, bootstrap)?,
+            state: State::new(hypervisor, bootstrap, zeroed_features)?,
             signal_mask: None,
         };
         let number = vpid.as_ref().map(Vpid::number);

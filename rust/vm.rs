@@ -14,10 +14,25 @@
 //! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
 //! to the address space of the process that made it; all but closing is refused to others.
 
+pub(crate) mod msr_filter;
+pub(crate) mod settings;
+pub(crate) mod tsc;
+
+use self::{
+    msr_filter::MsrFilter,
+    settings::{
+        Quirk,
+        Settings, //
+    },
+    tsc::TscSync, //
+};
 use crate::{
     hypervisor::Hypervisor,
     linux::{
-        cpu_call::CpuSet,
+        cpu_call::{
+            tsc_khz,
+            CpuSet, //
+        },
         host::HostConstants,
         preempt::PreemptGuard,
         task::PreemptNotifiers, //
@@ -154,6 +169,7 @@ pub(crate) struct Config {
     max_vcpu_ids: Option<u32>,
     boot_cpu_id: u32,
     split_irqchip: bool,
+    tsc_khz: u32,
 }
 
 /// A virtual machine.
@@ -168,6 +184,10 @@ pub(crate) struct Vm {
     config: Mutex<Config>,
     exception_payloads: Atomic<bool>,
     triple_fault_events: Atomic<bool>,
+    #[pin]
+    settings: Settings,
+    #[pin]
+    tsc: SpinLock<TscSync>,
     _notifiers: PreemptNotifiers,
 }
 
@@ -196,9 +216,12 @@ impl Vm {
                     max_vcpu_ids: None,
                     boot_cpu_id: 0,
                     split_irqchip: false,
+                    tsc_khz: tsc_khz(),
                 }),
                 exception_payloads: Atomic::new(false),
                 triple_fault_events: Atomic::new(false),
+                settings <- Settings::new(),
+                tsc <- new_spinlock!(TscSync::new()),
                 _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
@@ -236,7 +259,15 @@ impl Vm {
             self.mmu.ept_pointer(),
             id == config.boot_cpu_id,
             config.split_irqchip,
+            !self.settings.has(Quirk::StuffFeatureMsrs),
         )?;
+        vcpu.lock()?.with_vmcs(|vmcs, state| {
+            // A frequency that this CPU cannot give is told nevertheless, as in KVM.
+            let _ = state.set_tsc_khz(self, vmcs, config.tsc_khz);
+            state.synchronize_tsc(self, &vcpu, vmcs, None);
+        });
+        // It takes the MSR filter.
+        vcpu.doorbell().set(Request::Intercepts);
         self.vcpus.push(vcpu.clone())?;
         config.created += 1;
         Ok(vcpu)
@@ -322,6 +353,38 @@ impl Vm {
     /// Returns whether the vCPUs have local APICs in the kernel.
     pub(crate) fn has_local_apics(&self) -> bool {
         self.config.lock().split_irqchip
+    }
+
+    /// Returns what may change while vCPUs run.
+    #[inline]
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Replaces the MSR filter; each vCPU takes it before it enters its guest again.
+    pub(crate) fn set_msr_filter(&self, filter: Arc<MsrFilter>) {
+        self.settings.set_msr_filter(filter);
+        self.for_each_vcpu(|vcpu| vcpu.doorbell().ring(Request::Intercepts));
+    }
+
+    /// Calls `f` with what is known of the vCPUs' time-stamp counters; it must not sleep.
+    pub(crate) fn with_tsc<R>(&self, f: impl FnOnce(&mut TscSync) -> R) -> R {
+        f(&mut self.tsc.lock())
+    }
+
+    /// Returns the frequency of new vCPUs' time-stamp counters in kHz.
+    pub(crate) fn tsc_khz(&self) -> u32 {
+        self.config.lock().tsc_khz
+    }
+
+    /// Sets the frequency of new vCPUs' time-stamp counters, before there is a vCPU.
+    pub(crate) fn set_tsc_khz(&self, khz: u32) -> Result {
+        let mut config = self.config.lock();
+        if config.created > 0 {
+            return Err(EINVAL);
+        }
+        config.tsc_khz = khz;
+        Ok(())
     }
 
     /// Returns what all VMs share.

@@ -9,9 +9,11 @@ use crate::{
     linux::cpu_call::online_cpus,
     vcpu::guest_debug,
     vm::{
+        settings::QUIRKS,
         MAX_VCPUS,
         MAX_VCPU_IDS, //
     },
+    x86::guest_msr::MAX_BANKS, //
 };
 
 /// The slots that a client can use.
@@ -60,10 +62,16 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_INTERNAL_ERROR_DATA
         | KVM_CAP_MEMORY_FAULT_INFO
         | KVM_CAP_GET_MSR_FEATURES
+        | KVM_CAP_MSR_PLATFORM_INFO
+        | KVM_CAP_X86_USER_SPACE_MSR
+        | KVM_CAP_X86_MSR_FILTER
+        | KVM_CAP_DISABLE_QUIRKS
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
-        // CAST: Small numbers.
+        // CAST: A few bits, and small numbers.
+        KVM_CAP_DISABLE_QUIRKS2 => QUIRKS as i32,
+        KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,
         KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
         KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,

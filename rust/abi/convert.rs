@@ -10,7 +10,8 @@ use crate::{
         kvm_segment,
         kvm_sregs,
         kvm_sregs2,
-        KVM_SREGS2_FLAGS_PDPTRS_VALID, //
+        kvm_x86_mce, //
+        KVM_SREGS2_FLAGS_PDPTRS_VALID,
     },
     linux::{
         fpu::FXSAVE_SIZE,
@@ -28,6 +29,7 @@ use crate::{
             Cr4,
             Efer,
         },
+        guest_msr::Reported,
         segment::{
             Segment,
             SegmentFields, //
@@ -318,4 +320,14 @@ pub(super) fn from_fpu(fpu: &kvm_fpu, image: &mut [u8; FXSAVE_SIZE]) {
     );
     copy(image.get_mut(fxsave::FIP), Some(&fpu.last_ip.to_le_bytes()));
     copy(image.get_mut(fxsave::FDP), Some(&fpu.last_dp.to_le_bytes()));
+}
+
+/// Returns a machine check to be injected.
+pub(super) fn from_mce(mce: &kvm_x86_mce) -> Reported {
+    Reported {
+        status: mce.status,
+        address: mce.addr,
+        misc: mce.misc,
+        global_status: mce.mcg_status,
+    }
 }

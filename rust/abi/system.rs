@@ -4,6 +4,7 @@
 
 use super::{
     capability,
+    command::command,
     msr_list,
     vm::VmFile, //
 };
@@ -19,9 +20,12 @@ use crate::{
     },
     vcpu::MAPPING_SIZE,
     vm::Vm,
-    x86::cpuid::{
-        self,
-        CpuidEntry, //
+    x86::{
+        cpuid::{
+            self,
+            CpuidEntry, //
+        },
+        guest_msr::SUPPORTED_MCG_CAP, //
     }, //
 };
 use kernel::{
@@ -96,6 +100,11 @@ impl SystemFile {
             }
             KVM_RS_IOCTL_GET_MSR_FEATURE_INDEX_LIST => {
                 msr_list::write_features(argument, &self.hypervisor.model.features)
+            }
+            KVM_RS_IOCTL_X86_GET_MCE_CAP_SUPPORTED => {
+                command!(KVM_RS_IOCTL_X86_GET_MCE_CAP_SUPPORTED: u64)
+                    .write(argument, &SUPPORTED_MCG_CAP)?;
+                Ok(0)
             }
             KVM_RS_IOCTL_GET_MSRS => msr_list::get_features(argument),
             _ => Err(EINVAL),

@@ -19,12 +19,12 @@ use crate::{
             FileObject,
             MappedPage, //
         },
-        cpu_call::tsc_khz,
         signal_mask::SignalMask,
         uaccess, //
     },
     vcpu::{
         request::Request,
+        tsc::requested_khz,
         MpState,
         Owned,
         Vcpu, //
@@ -180,7 +180,20 @@ fn dispatch(
             let area = command!(KVM_RS_IOCTL_SET_LAPIC: [u8; 1024]).read(argument)?;
             vcpu.set_lapic(&mut owned.state, &area)?;
         }
-        KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(tsc_khz() as isize),
+        KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(owned.state.tsc.khz as isize),
+        KVM_RS_IOCTL_SET_TSC_KHZ => {
+            let khz = requested_khz(vm, argument)?;
+            owned.with_vmcs(|vmcs, state| state.set_tsc_khz(vm, vmcs, khz))?;
+        }
+        KVM_RS_IOCTL_X86_SETUP_MCE => {
+            let cap = command!(KVM_RS_IOCTL_X86_SETUP_MCE: u64).read(argument)?;
+            let machine_check = owned.state.msrs.machine_check_mut();
+            machine_check.set_up(cap).map_err(|_| EINVAL)?;
+        }
+        KVM_RS_IOCTL_X86_SET_MCE => {
+            let mce = command!(KVM_RS_IOCTL_X86_SET_MCE: kvm_x86_mce).read(argument)?;
+            owned.inject_machine_check(mce.bank, &convert::from_mce(&mce))?;
+        }
         KVM_RS_IOCTL_TRANSLATE => {
             let mut translation =
                 command!(KVM_RS_IOCTL_TRANSLATE: kvm_translation).read(argument)?;
@@ -260,7 +273,7 @@ fn get_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<
     let features = &vm.hypervisor().model.features;
     msr_list::access(argument, true, |entry| {
         let index = entry.index;
-        let result = owned.with_vmcs(|vmcs, state| state.read_msr(vcpu, vmcs, index, true));
+        let result = owned.with_vmcs(|vmcs, state| state.read_msr(vm, vcpu, vmcs, index, true));
         entry.data = match result {
             Ok(value) => value,
             Err(MsrError::Unknown) if msr_index::is_forgiven(index, 0, features) => 0,
@@ -274,6 +287,9 @@ fn set_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<
     let features = &vm.hypervisor().model.features;
     msr_list::access(argument, false, |entry| {
         let (index, data) = (entry.index, entry.data);
+        if !owned.may_set_msr(vm, vcpu, index, data) {
+            return None;
+        }
         let result =
             owned.with_vmcs(|vmcs, state| state.write_msr(vm, vcpu, vmcs, index, data, true));
         match result {

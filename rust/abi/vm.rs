@@ -5,23 +5,26 @@
 use super::{
     capability,
     command::command,
+    msr_filter,
     stats_fd::VmStats,
-    system::no_argument,
     vcpu::VcpuFile, //
 };
 use crate::{
     bindings::*,
     lapic::Message,
-    linux::{
-        anon_inode::{
-            self,
-            FileObject, //
-        },
-        cpu_call::tsc_khz, //
+    linux::anon_inode::{
+        self,
+        FileObject, //
     },
     memory::Region,
-    vcpu::interrupt::deliver::deliver,
-    vm::Vm,
+    vcpu::{
+        interrupt::deliver::deliver,
+        tsc::requested_khz, //
+    },
+    vm::{
+        settings::QUIRKS,
+        Vm, //
+    },
     x86::addr::{
         Gpa,
         Hva, //
@@ -84,9 +87,16 @@ impl FileObject for VmFile {
                 let stats = VmStats::new(vm.into())?;
                 Ok(anon_inode::install::<VmStats>(c"kvm-rs-vm-stats", stats)? as isize)
             }
-            KVM_RS_IOCTL_GET_TSC_KHZ => {
-                no_argument(0)?;
-                Ok(tsc_khz() as isize)
+            KVM_RS_IOCTL_GET_TSC_KHZ => Ok(vm.tsc_khz() as isize),
+            KVM_RS_IOCTL_SET_TSC_KHZ => {
+                vm.set_tsc_khz(requested_khz(&vm, argument)?)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_X86_SET_MSR_FILTER => {
+                let filter =
+                    command!(KVM_RS_IOCTL_X86_SET_MSR_FILTER: kvm_msr_filter).read(argument)?;
+                msr_filter::set(&vm, &filter)?;
+                Ok(0)
             }
             _ => Err(ENOTTY),
         }
@@ -135,6 +145,22 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         KVM_CAP_EXCEPTION_PAYLOAD => vm.enable_exception_payloads(argument != 0),
         KVM_CAP_X86_TRIPLE_FAULT_EVENT => vm.enable_triple_fault_events(argument != 0),
         KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,
+        KVM_CAP_DISABLE_QUIRKS2 if argument & !u64::from(QUIRKS) != 0 => return Err(EINVAL),
+        // CAST: Of the older capability's argument, unknown quirks are dropped.
+        KVM_CAP_DISABLE_QUIRKS | KVM_CAP_DISABLE_QUIRKS2 => {
+            vm.settings().disable_quirks(argument as u32);
+        }
+        KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),
+        KVM_CAP_X86_USER_SPACE_MSR => {
+            const VALID: u32 = KVM_MSR_EXIT_REASON_INVAL
+                | KVM_MSR_EXIT_REASON_UNKNOWN
+                | KVM_MSR_EXIT_REASON_FILTER;
+            let reasons = u32::try_from(argument).map_err(|_| EINVAL)?;
+            if reasons & !VALID != 0 {
+                return Err(EINVAL);
+            }
+            vm.settings().set_user_msr_reasons(reasons);
+        }
         _ => return Err(EINVAL),
     }
     Ok(0)

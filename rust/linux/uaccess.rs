@@ -46,6 +46,7 @@ plain!(
     bindings::kvm_mp_state,
     bindings::kvm_msi,
     bindings::kvm_msr_entry,
+    bindings::kvm_msr_filter,
     bindings::kvm_msr_list,
     bindings::kvm_msrs,
     bindings::kvm_regs,
@@ -56,6 +57,7 @@ plain!(
     bindings::kvm_userspace_memory_region,
     bindings::kvm_userspace_memory_region2,
     bindings::kvm_vcpu_events,
+    bindings::kvm_x86_mce,
     bindings::kvm_xcrs,
     crate::x86::cpuid::CpuidEntry,
 );

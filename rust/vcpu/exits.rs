@@ -32,7 +32,10 @@ use crate::{
         FaultAccess,
         Resolved, //
     },
-    vm::Vm,
+    vm::{
+        settings::Quirk,
+        Vm, //
+    },
     vmx::{
         exit::{
             ControlAccess,
@@ -57,11 +60,11 @@ use crate::{
             Cr4,
             Xcr0, //
         },
+        cpuid::Feature,
         exception::{
             Exception,
             Vector, //
-        },
-        guest_msr::MsrError, //
+        }, //
     }, //
 };
 use kernel::prelude::*;
@@ -119,8 +122,8 @@ pub(crate) fn handle(
         Exit::EptMisconfiguration(gpa) => Step::Later(Later::EptMisconfiguration(gpa)),
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,
-        Exit::Rdmsr => rdmsr(vcpu, vmcs, state),
-        Exit::Wrmsr => wrmsr(vm, vcpu, vmcs, state),
+        Exit::Rdmsr => resume_if(state.rdmsr(vm, vcpu, vmcs)),
+        Exit::Wrmsr => resume_if(state.wrmsr(vm, vcpu, vmcs)),
         Exit::Control(access) => control(vcpu, vmcs, state, access),
         Exit::Debug(access) => debug(vcpu, vmcs, state, access),
         Exit::Hlt => hlt(vcpu, vmcs, state),
@@ -136,6 +139,9 @@ pub(crate) fn handle(
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
         // Nothing is cached that the guest could flush, and nothing waits for a monitored write.
+        Exit::Monitor | Exit::Mwait if !has_mwait(vm, state) => {
+            raise(state, Exception::invalid_opcode())
+        }
         Exit::Invd | Exit::Wbinvd | Exit::Monitor | Exit::Mwait | Exit::Pause => {
             state.skip_instruction(vmcs);
             Step::Resume
@@ -202,26 +208,25 @@ fn cpuid(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Ste
     Step::Resume
 }
 
-fn rdmsr(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
-    // CAST: The instruction takes ECX.
-    let index = state.gpr(RCX) as u32;
-    match state.read_msr(vcpu, vmcs, index, false) {
-        Ok(value) => {
-            state.set_edx_eax(value);
-            state.skip_instruction(vmcs);
-        }
-        Err(MsrError::Invalid | MsrError::Unknown) => {
-            state.raise(Exception::general_protection());
-        }
+/// Goes on, or to the client.
+fn resume_if(done: bool) -> Step {
+    if done {
+        Step::Resume
+    } else {
+        Step::ToUser
     }
-    Step::Resume
 }
 
-fn wrmsr(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
-    // CAST: The instruction takes ECX.
-    let (index, value) = (state.gpr(RCX) as u32, state.edx_eax());
-    let result = state.write_msr(vm, vcpu, vmcs, index, value, false);
-    finish_or_fault(vmcs, state, result)
+/// Returns whether MONITOR and MWAIT are instructions of the guest.
+fn has_mwait(vm: &Vm, state: &State) -> bool {
+    let settings = vm.settings();
+    if settings.has(Quirk::MwaitNeverFaults) {
+        true
+    } else if settings.has(Quirk::MiscEnableNoMwait) {
+        state.features.has(Feature::MWAIT)
+    } else {
+        state.msrs.has_mwait()
+    }
 }
 
 fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: ControlAccess) -> Step {

@@ -99,7 +99,7 @@ impl State {
     }
 
     /// Goes on `length` bytes further.
-    fn advance(&mut self, vmcs: &CurrentVmcs<'_>, length: u32) {
+    pub(crate) fn advance(&mut self, vmcs: &CurrentVmcs<'_>, length: u32) {
         let old = self.rip(vmcs);
         let new = old.wrapping_add(u64::from(length));
         let new = if self.is_64bit(vmcs) {

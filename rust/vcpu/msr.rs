@@ -6,12 +6,21 @@
 //! [`GuestMsrs`](crate::x86::guest_msr::GuestMsrs) for those that no hardware holds.
 
 use super::{
-    state::State,
+    pending::Pending,
+    state::{
+        State,
+        RCX, //
+    },
+    Owned,
     Vcpu, //
 };
 use crate::{
-    linux::cpu_call::rdtsc,
-    vm::Vm,
+    bindings,
+    vm::{
+        msr_filter::Direction,
+        settings::Quirk,
+        Vm, //
+    },
     vmx::{
         field::{
             self,
@@ -22,31 +31,49 @@ use crate::{
     x86::{
         control_regs::{
             rules,
+            Cr4,
             Efer, //
         },
         cpuid::{
             Feature,
             GuestFeatures, //
         },
+        exception::{
+            Exception,
+            Vector, //
+        },
         guest_msr::{
             Access,
-            MsrError, //
+            Effect,
+            MsrError,
+            Reported, //
         },
         msr_index,
         msr_value, //
     }, //
 };
 
+use kernel::prelude::*;
+
 /// First and last MSR of the x2APIC.
 const X2APIC: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
 /// Returns what decides about accesses to MSRs.
-fn msr_access(features: &GuestFeatures, from_user: bool) -> Access<'_> {
+fn access<'a>(vm: &Vm, features: &'a GuestFeatures, from_user: bool) -> Access<'a> {
+    let settings = vm.settings();
     Access {
         features,
         from_user,
-        platform_info_readable: true,
-        misc_enable_mwait: false,
+        platform_info_readable: settings.platform_info_readable(),
+        misc_enable_mwait: !settings.has(Quirk::MiscEnableNoMwait),
+    }
+}
+
+/// Returns KVM_MSR_EXIT_REASON_* of a failed access.
+fn exit_reason(error: MsrError) -> u32 {
+    match error {
+        MsrError::Invalid => bindings::KVM_MSR_EXIT_REASON_INVAL,
+        MsrError::Unknown => bindings::KVM_MSR_EXIT_REASON_UNKNOWN,
     }
 }
 
@@ -54,6 +81,7 @@ impl State {
     /// Returns the value of an MSR.
     pub(crate) fn read_msr(
         &mut self,
+        vm: &Vm,
         vcpu: &Vcpu,
         vmcs: &CurrentVmcs<'_>,
         index: u32,
@@ -78,14 +106,15 @@ impl State {
                 }
                 vcpu.lazy_msrs().tsc_aux
             }
-            msr_index::TSC => rdtsc().wrapping_add(self.tsc_offset),
+            msr_index::TSC => self.tsc.now(),
+            msr_index::TSC_ADJUST => self.tsc_adjust,
             msr_index::APIC_BASE => vcpu.apic_base(self),
             index if X2APIC.contains(&index) => return vcpu.read_x2apic(self, index),
             msr_index::TSC_DEADLINE => return vcpu.read_tsc_deadline(self),
             _ => {
                 return self
                     .msrs
-                    .read(index, &msr_access(&self.features, from_user))
+                    .read(index, &access(vm, &self.features, from_user))
             }
         })
     }
@@ -151,11 +180,13 @@ impl State {
                 let value = u64::from(msr_value::tsc_aux(value)?);
                 vcpu.update_lazy_msrs(|msrs| msrs.tsc_aux = value);
             }
-            msr_index::TSC => {
-                self.tsc_offset = value.wrapping_sub(rdtsc());
-                vmcs.write(field::TSC_OFFSET, self.tsc_offset);
-                // A deadline is in guest time.
-                vcpu.on_timer(self);
+            msr_index::TSC if from_user => self.synchronize_tsc(vm, vcpu, vmcs, Some(value)),
+            msr_index::TSC => self.write_tsc(vcpu, vmcs, value),
+            msr_index::TSC_ADJUST => {
+                // Without the feature it is ignored, as in KVM.
+                if self.features.has(Feature::TSC_ADJUST) {
+                    self.write_tsc_adjust(vcpu, vmcs, value, from_user);
+                }
             }
             msr_index::APIC_BASE => {
                 return vcpu
@@ -167,16 +198,112 @@ impl State {
             }
             msr_index::TSC_DEADLINE => return vcpu.write_tsc_deadline(self, value),
             msr_index::PAT => {
-                let access = msr_access(&self.features, from_user);
-                self.msrs.write(index, value, &access)?;
+                self.msrs
+                    .write(index, value, &access(vm, &self.features, from_user))?;
                 vmcs.write(field::GUEST_PAT, value);
             }
             _ => {
-                let access = msr_access(&self.features, from_user);
-                self.msrs.write(index, value, &access)?;
+                self.msrs
+                    .write(index, value, &access(vm, &self.features, from_user))?;
+                // MISC_ENABLE shows in CPUID.
+                self.cpuid_stale |= index == msr_index::MISC_ENABLE;
             }
         }
         Ok(())
+    }
+
+    /// Does RDMSR of the guest; returns whether it is done, and not left to the client.
+    pub(crate) fn rdmsr(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> bool {
+        // CAST: The instruction takes ECX.
+        let index = self.gpr(RCX) as u32;
+        let result = if self.is_filtered(index, Direction::Read) {
+            Err(bindings::KVM_MSR_EXIT_REASON_FILTER)
+        } else {
+            self.read_msr(vm, vcpu, vmcs, index, false)
+                .map_err(exit_reason)
+        };
+        match result {
+            Ok(value) => {
+                self.set_edx_eax(value);
+                self.skip_instruction(vmcs);
+                true
+            }
+            Err(reason) => self.fail_msr(vm, vcpu, vmcs, reason, (index, None)),
+        }
+    }
+
+    /// Does WRMSR of the guest; returns whether it is done, and not left to the client.
+    pub(crate) fn wrmsr(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> bool {
+        // CAST: The instruction takes ECX.
+        let (index, value) = (self.gpr(RCX) as u32, self.edx_eax());
+        let result = if self.is_filtered(index, Direction::Write) {
+            Err(bindings::KVM_MSR_EXIT_REASON_FILTER)
+        } else {
+            self.write_msr(vm, vcpu, vmcs, index, value, false)
+                .map_err(exit_reason)
+        };
+        match result {
+            Ok(()) => {
+                self.skip_instruction(vmcs);
+                true
+            }
+            Err(reason) => self.fail_msr(vm, vcpu, vmcs, reason, (index, Some(value))),
+        }
+    }
+
+    /// Returns whether the VM's filter denies the access.
+    #[inline]
+    fn is_filtered(&self, index: u32, direction: Direction) -> bool {
+        self.msr_filter
+            .as_ref()
+            .is_some_and(|filter| !filter.allows(index, direction))
+    }
+
+    /// Asks the client about an access that failed, if it wants that, or raises #GP(0).
+    ///
+    /// Returns whether the exit is done.
+    #[cold]
+    fn fail_msr(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        reason: u32,
+        (index, written): (u32, Option<u64>),
+    ) -> bool {
+        if !vm.settings().asks_user(reason) {
+            self.raise(Exception::general_protection());
+            return true;
+        }
+        let exit = match written {
+            None => bindings::KVM_EXIT_X86_RDMSR,
+            Some(_) => bindings::KVM_EXIT_X86_WRMSR,
+        };
+        vcpu.run_page()
+            .set_msr(exit, reason, index, written.unwrap_or(0));
+        self.pending = Some(Pending::Msr {
+            read: written.is_none(),
+            length: vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH),
+        });
+        false
+    }
+
+    /// Finishes an access that the client has done.
+    pub(crate) fn complete_msr(
+        &mut self,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        read: bool,
+        length: u32,
+    ) {
+        let Some(data) = vcpu.run_page().msr_data() else {
+            self.raise(Exception::general_protection());
+            return;
+        };
+        if read {
+            self.set_edx_eax(data);
+        }
+        self.advance(vmcs, length);
     }
 
     /// Writes EFER.
@@ -206,5 +333,50 @@ impl State {
             msrs.rdtscp = rdtscp;
             msrs.syscall = syscall;
         });
+    }
+}
+
+impl Owned {
+    /// Takes the VM's MSR filter as it is now.
+    pub(crate) fn take_msr_filter(&mut self, vm: &Vm) {
+        let filter = vm.settings().msr_filter();
+        let bitmap = filter
+            .as_ref()
+            .map_or(&vm.hypervisor().msr_bitmap, |filter| &filter.bitmap)
+            .address();
+        let old = self.with_vmcs(|vmcs, state| {
+            vmcs.write(field::MSR_BITMAP, bitmap.value());
+            core::mem::replace(&mut state.msr_filter, filter)
+        });
+        // Dropped with preemption on.
+        drop(old);
+    }
+
+    /// Returns whether KVM_SET_MSRS may write `value`: once the vCPU has run, what makes up its model
+    /// stays.
+    pub(crate) fn may_set_msr(&mut self, vm: &Vm, vcpu: &Vcpu, index: u32, value: u64) -> bool {
+        if !self.state.has_run || !msr_index::is_immutable(index) {
+            return true;
+        }
+        self.with_vmcs(|vmcs, state| state.read_msr(vm, vcpu, vmcs, index, true)) == Ok(value)
+    }
+
+    /// Reports a machine check that the client makes up; `EINVAL` if there is no such bank or the
+    /// status is not valid.
+    pub(crate) fn inject_machine_check(&mut self, bank: u8, error: &Reported) -> Result {
+        self.with_vmcs(|vmcs, state| {
+            let enabled = state.cr4(vmcs).contains(Cr4::MCE);
+            let effect = state.msrs.machine_check_mut().report(bank, error, enabled);
+            match effect.map_err(|_| EINVAL)? {
+                Effect::None => {}
+                Effect::Exception => state.raise(Exception {
+                    vector: Vector::MC,
+                    error_code: None,
+                    payload: None,
+                }),
+                Effect::Shutdown => state.events.triple_fault = true,
+            }
+            Ok(())
+        })
     }
 }

@@ -82,6 +82,13 @@ pub(crate) enum Pending {
     },
     /// INS or OUTS.
     StringIo(StringIo),
+    /// RDMSR or WRMSR that the client does.
+    Msr {
+        /// RDMSR, not WRMSR.
+        read: bool,
+        /// Length of the instruction.
+        length: u32,
+    },
     /// An instruction that accesses memory-mapped I/O.
     Mmio {
         /// The instruction.

@@ -14,7 +14,10 @@ use super::{
     Vcpu, //
 };
 use crate::{
-    vm::Vm,
+    vm::{
+        settings::Quirk,
+        Vm, //
+    },
     vmx::{
         field::{
             self,
@@ -217,7 +220,7 @@ impl Owned {
     pub(crate) fn set_cpuid(&mut self, vm: &Vm, vcpu: &Vcpu, entries: KVVec<CpuidEntry>) -> Result {
         let hypervisor = vm.hypervisor();
         let has_vpid = vcpu.vpid().is_some();
-        let runtime = self.with_vmcs(|vmcs, state| state.cpuid_runtime(vcpu, vmcs));
+        let runtime = self.with_vmcs(|vmcs, state| state.cpuid_runtime(vm, vcpu, vmcs));
         let frozen = self.state.has_run;
         let layout = &hypervisor.model.layout;
         // What is replaced is freed here, not with preemption off.
@@ -254,14 +257,14 @@ impl Owned {
 
 impl State {
     /// Returns the state that shows in CPUID.
-    fn cpuid_runtime(&self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> Runtime {
+    fn cpuid_runtime(&self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> Runtime {
         const APIC_ENABLED: u64 = 1 << 11;
         let cr4 = self.cr4(vmcs);
         Runtime {
             osxsave: cr4.contains(Cr4::OSXSAVE),
             pke: cr4.contains(Cr4::PKE),
             apic_enabled: vcpu.apic_base(self) & APIC_ENABLED != 0,
-            mwait: None,
+            mwait: (!vm.settings().has(Quirk::MiscEnableNoMwait)).then(|| self.msrs.has_mwait()),
             xcr0: self.xcr0.value(),
             xss: 0,
         }
@@ -269,7 +272,7 @@ impl State {
 
     /// Brings the runtime bits of the CPUID table up to date.
     pub(crate) fn refresh_cpuid(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) {
-        let runtime = self.cpuid_runtime(vcpu, vmcs);
+        let runtime = self.cpuid_runtime(vm, vcpu, vmcs);
         self.cpuid.refresh(&runtime, &vm.hypervisor().model.layout);
         self.cpuid_stale = false;
     }

@@ -43,6 +43,8 @@ pub(crate) enum Request {
     Event,
     /// The local APIC's timer expired.
     Timer,
+    /// What exits is to be decided anew.
+    Intercepts,
 }
 
 impl Request {

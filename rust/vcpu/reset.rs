@@ -9,13 +9,14 @@ use super::{
         State,
         RDX, //
     },
+    tsc::UNITY as TSC_UNITY,
     Owned,
     Vcpu, //
 };
 use crate::{
     hypervisor::Hypervisor,
-    linux::cpu_call::rdtsc,
     vmx::{
+        controls::secondary,
         field::{
             self,
             Natural, //
@@ -79,10 +80,10 @@ pub(super) fn set_up(
     if let Some(vpid) = vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
     }
+    if capabilities.has_secondary(secondary::USE_TSC_SCALING) {
+        vmcs.write(field::TSC_MULTIPLIER, TSC_UNITY);
+    }
     host_state::write_constants(vmcs, &hypervisor.host);
-    // The guest's TSC starts at 0 when the vCPU is created.
-    state.tsc_offset = 0u64.wrapping_sub(rdtsc());
-    vmcs.write(field::TSC_OFFSET, state.tsc_offset);
 }
 
 /// Writes the secondary controls, some of which follow the guest's CPUID: what it does not have raises
@@ -93,10 +94,7 @@ pub(super) fn set_secondary(
     state: &State,
     has_vpid: bool,
 ) {
-    use crate::{
-        vmx::controls::secondary,
-        x86::cpuid::Feature, //
-    };
+    use crate::x86::cpuid::Feature;
     let mut controls = hypervisor.capabilities.secondary();
     if !has_vpid {
         controls &= !secondary::ENABLE_VPID;

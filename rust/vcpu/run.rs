@@ -94,7 +94,7 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
             return Err(EINTR);
         }
         // An application processor waits for INIT and a startup IPI, or for a signal.
-        return match wait(vcpu, owned)? {
+        return match wait(vm, vcpu, owned)? {
             Next::Resume => Err(EAGAIN),
             Next::ToUser => Ok(()),
         };
@@ -114,7 +114,7 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
         let next = if owned.state.mp_state == MpState::Runnable {
             enter_guest(vm, vcpu, owned)?
         } else {
-            wait(vcpu, owned)?
+            wait(vm, vcpu, owned)?
         };
         if next == Next::ToUser {
             return Ok(());
@@ -144,6 +144,10 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             Ok(Next::Resume)
         }
         Some(Pending::StringIo(io)) => io::complete_string_io(vm, vcpu, owned, io),
+        Some(Pending::Msr { read, length }) => {
+            owned.with_vmcs(|vmcs, state| state.complete_msr(vcpu, vmcs, read, length));
+            Ok(Next::Resume)
+        }
         Some(Pending::Mmio {
             instruction,
             rip,
@@ -154,9 +158,9 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
 }
 
 /// Sleeps until a halted vCPU has something to do.
-fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+fn wait(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     loop {
-        handle_requests(vcpu, owned);
+        handle_requests(vm, vcpu, owned);
         let state = &mut owned.state;
         if state.mp_state == MpState::Runnable {
             return Ok(Next::Resume);
@@ -180,11 +184,14 @@ fn wait(vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
 }
 
 /// Looks at what other threads asked for.
-fn handle_requests(vcpu: &Vcpu, owned: &mut Owned) {
+fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if !vcpu.doorbell().is_pending() {
         return;
     }
     let taken = vcpu.doorbell().take();
+    if taken.has(Request::Intercepts) {
+        owned.take_msr_filter(vm);
+    }
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
         vcpu.count_event(Event::TlbFlush);
@@ -201,7 +208,7 @@ fn handle_requests(vcpu: &Vcpu, owned: &mut Owned) {
 
 /// Enters the guest until an exit needs more than can be done without sleeping.
 fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
-    handle_requests(vcpu, owned);
+    handle_requests(vm, vcpu, owned);
     if owned.state.mp_state != MpState::Runnable {
         return Ok(Next::Resume);
     }
@@ -220,6 +227,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = owned.load(&preempt);
         state.has_run = true;
+        state.catch_up_tsc(&vmcs);
         match run_exits(vm, vcpu, &vmcs, state, &preempt) {
             Step::Resume => return Ok(Next::Resume),
             Step::ToUser => return Ok(Next::ToUser),

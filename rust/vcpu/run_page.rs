@@ -245,6 +245,22 @@ impl RunPage {
         set!(self.__bindgen_anon_1.memory_fault.size = size);
     }
 
+    /// Sets up KVM_EXIT_X86_RDMSR or KVM_EXIT_X86_WRMSR for one KVM_MSR_EXIT_REASON_*.
+    pub(crate) fn set_msr(&self, exit: u32, reason: u32, index: u32, data: u64) {
+        self.set_exit_reason(exit);
+        set!(self.__bindgen_anon_1.msr.error = 0);
+        set!(self.__bindgen_anon_1.msr.pad = [0; 7]);
+        set!(self.__bindgen_anon_1.msr.reason = reason);
+        set!(self.__bindgen_anon_1.msr.index = index);
+        set!(self.__bindgen_anon_1.msr.data = data);
+    }
+
+    /// Returns what the client read from an MSR, or `None` if it wants the access to fail.
+    pub(crate) fn msr_data(&self) -> Option<u64> {
+        let failed = get!(self.__bindgen_anon_1.msr.error) != 0;
+        (!failed).then(|| get!(self.__bindgen_anon_1.msr.data))
+    }
+
     /// Sets up KVM_EXIT_SYSTEM_EVENT or another exit without details.
     pub(crate) fn set_plain(&self, reason: u32) {
         self.set_exit_reason(reason);

@@ -9,7 +9,8 @@ use super::{
     debug::DebugRegisters,
     events::Events,
     guest_debug::GuestDebug,
-    pending::Pending, //
+    pending::Pending,
+    tsc::GuestTsc, //
 };
 use crate::{
     hypervisor::Hypervisor,
@@ -18,6 +19,7 @@ use crate::{
         fpu::GuestFpu,
         guest::GuestRegs, //
     },
+    vm::msr_filter::MsrFilter,
     vmx::{
         field::{
             self,
@@ -48,7 +50,10 @@ use crate::{
         segment_register::SegmentRegister, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// Index of RSP among the general-purpose registers.
 pub(crate) const RSP: usize = 4;
@@ -148,13 +153,21 @@ pub(crate) struct State {
     pub(crate) has_run: bool,
     /// The local APIC's half that belongs to the vCPU's thread.
     pub(crate) lapic: Option<lapic::Owned>,
-    /// What is added to the host's TSC.
-    pub(crate) tsc_offset: u64,
+    /// The time-stamp counter.
+    pub(crate) tsc: GuestTsc,
+    /// IA32_TSC_ADJUST.
+    pub(crate) tsc_adjust: u64,
+    /// The VM's MSR filter as this vCPU knows it, which keeps the bitmap of the VMCS.
+    pub(crate) msr_filter: Option<Arc<MsrFilter>>,
 }
 
 impl State {
     /// Returns the state of a new vCPU; its registers are set by `reset`.
-    pub(crate) fn new(hypervisor: &Hypervisor, bootstrap: bool) -> Result<Self> {
+    pub(crate) fn new(
+        hypervisor: &Hypervisor,
+        bootstrap: bool,
+        zeroed_features: bool,
+    ) -> Result<Self> {
         Ok(Self {
             regs: GuestRegs::default(),
             rip: 0,
@@ -168,7 +181,7 @@ impl State {
             cpuid: GuestCpuid::new(KVVec::new()),
             features: GuestFeatures::derive(&[], &hypervisor.model),
             cpuid_stale: true,
-            msrs: KBox::new(GuestMsrs::new(0, false), GFP_KERNEL_ACCOUNT)?,
+            msrs: KBox::new(GuestMsrs::new(0, zeroed_features), GFP_KERNEL_ACCOUNT)?,
             events: Events::default(),
             debug: DebugRegisters::new(),
             guest_debug: GuestDebug::default(),
@@ -179,7 +192,9 @@ impl State {
             mp_state: MpState::Runnable,
             has_run: false,
             lapic: None,
-            tsc_offset: 0,
+            tsc: GuestTsc::of_host(),
+            tsc_adjust: 0,
+            msr_filter: None,
         })
     }
 

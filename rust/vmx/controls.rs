@@ -154,6 +154,8 @@ pub(crate) mod secondary {
     pub(crate) const UNRESTRICTED_GUEST: u32 = 1 << 7;
     /// The guest may use INVPCID.
     pub(crate) const ENABLE_INVPCID: u32 = 1 << 12;
+    /// The TSC that the guest reads is multiplied by `TSC_MULTIPLIER` first.
+    pub(crate) const USE_TSC_SCALING: u32 = 1 << 25;
 }
 
 /// VM-exit controls.
@@ -217,6 +219,7 @@ pub(super) const SECONDARY: Wishes = Wishes {
     optional: secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP
         | secondary::ENABLE_INVPCID
+        | secondary::USE_TSC_SCALING
         | secondary::WBINVD_EXITING,
 };
 

@@ -146,6 +146,8 @@ fields! {
     TSC_OFFSET: u64 = 0x2010;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
+    /// What the TSC is multiplied by, with 48 bits behind the point.
+    TSC_MULTIPLIER: u64 = 0x2032;
     /// Pin-based VM-execution controls.
     PIN_BASED_CONTROLS: u32 = 0x4000;
     /// Primary processor-based VM-execution controls.

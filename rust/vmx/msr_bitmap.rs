@@ -75,6 +75,23 @@ impl MsrBitmap {
         Ok(Self(page))
     }
 
+    /// Returns a bitmap that lets less pass: only what `allows` says, too, of an MSR and of whether it
+    /// is written.
+    pub(crate) fn filtered(allows: impl Fn(u32, bool) -> bool) -> Result<Self> {
+        let mut bitmap = Self::new()?;
+        for &index in [DIRECT, &[TSC]].into_iter().flatten() {
+            let Some((byte, bit)) = position(index) else {
+                continue;
+            };
+            for (offset, write) in [(0, false), (WRITE, true)] {
+                if let Some(byte) = bitmap.0.bits.get_mut(byte + offset) {
+                    *byte |= if allows(index, write) { 0 } else { bit };
+                }
+            }
+        }
+        Ok(bitmap)
+    }
+
     /// Returns the address for the VMCS.
     pub(crate) fn address(&self) -> Hpa {
         physical_address(&raw const *self.0)

@@ -10,9 +10,10 @@ mod legacy;
 mod machine_check;
 mod mtrr;
 
-pub(crate) use self::machine_check::MachineCheck;
-#[allow(unused_imports, reason = "for KVM_X86_SETUP_MCE")]
 pub(crate) use self::machine_check::{
+    Effect,
+    MachineCheck,
+    Reported,
     MAX_BANKS,
     SUPPORTED_MCG_CAP, //
 };
@@ -148,7 +149,6 @@ impl GuestMsrs {
 
     /// Returns whether MISC_ENABLE offers MONITOR and MWAIT.
     #[must_use]
-    #[allow(dead_code, reason = "for CPUID bits that follow MISC_ENABLE")]
     pub(crate) const fn has_mwait(&self) -> bool {
         self.misc_enable & MISC_ENABLE_MWAIT != 0
     }
@@ -161,7 +161,6 @@ impl GuestMsrs {
 
     /// Returns the machine-check registers, to be changed.
     #[must_use]
-    #[allow(dead_code, reason = "for KVM_X86_SETUP_MCE")]
     pub(crate) fn machine_check_mut(&mut self) -> &mut MachineCheck {
         &mut self.machine_check
     }

@@ -214,10 +214,6 @@ pub(crate) fn is_forgiven(index: u32, value: u64, features: &Features) -> bool {
 /// Returns whether the MSR is part of the CPU model: once the vCPU has run, user space may write
 /// only the value that it has.
 #[must_use]
-#[allow(
-    dead_code,
-    reason = "user space may still change the model of a vCPU that has run"
-)]
 pub(crate) const fn is_immutable(index: u32) -> bool {
     matches!(index, ARCH_CAPABILITIES | PLATFORM_INFO)
 }

@@ -124,7 +124,7 @@ impl Vcpu {
         if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
             let effect = controller.lapic().set_tsc_deadline(owned, value);
             if let lapic::Effect::Timer(wanted) = effect {
-                controller.arm(owned, state.tsc_offset, wanted);
+                controller.arm(owned, state.tsc, wanted);
             }
         }
         Ok(())
@@ -206,7 +206,7 @@ impl Vcpu {
             .lapic()
             .set_lapic(owned, WIDE_IDS, now_ns(), area)
             .map_err(|lapic::IdMismatch| EINVAL)?;
-        controller.arm(owned, state.tsc_offset, wanted);
+        controller.arm(owned, state.tsc, wanted);
         self.doorbell().set(Request::Event);
         Ok(())
     }

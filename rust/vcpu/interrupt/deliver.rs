@@ -131,7 +131,7 @@ impl Vcpu {
             }
             Effect::Timer(wanted) => {
                 if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
-                    controller.arm(owned, state.tsc_offset, wanted);
+                    controller.arm(owned, state.tsc, wanted);
                 }
             }
         }

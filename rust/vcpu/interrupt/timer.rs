@@ -13,15 +13,9 @@ use crate::{
         Now,
         Owned, //
     },
-    linux::{
-        cpu_call::{
-            rdtsc,
-            tsc_khz, //
-        },
-        timer::{
-            now_ns,
-            Expire, //
-        }, //
+    linux::timer::{
+        now_ns,
+        Expire, //
     },
     vcpu::{
         request::{
@@ -29,6 +23,7 @@ use crate::{
             Request, //
         },
         state::State,
+        tsc::GuestTsc,
         Vcpu, //
     }, //
 };
@@ -55,15 +50,15 @@ impl Expire for Ring {
 
 impl InterruptController {
     /// Makes the host's timer stand as `wanted`; if that time is past, the guest's expires now.
-    pub(super) fn arm(&self, owned: &mut Owned, tsc_offset: u64, wanted: ArmTimer) {
+    pub(super) fn arm(&self, owned: &mut Owned, tsc: GuestTsc, wanted: ArmTimer) {
         let now = Now {
             ns: now_ns(),
-            guest_tsc: rdtsc().wrapping_add(tsc_offset),
+            guest_tsc: tsc.now(),
         };
         let due = match wanted {
             ArmTimer::Cancel => false,
             ArmTimer::At(ns) => ns <= now.ns,
-            ArmTimer::AtTsc(tsc) => tsc <= now.guest_tsc,
+            ArmTimer::AtTsc(deadline) => deadline <= now.guest_tsc,
         };
         let wanted = if due {
             // Its interrupt is seen before the next VM entry, like all that this thread posts.
@@ -74,8 +69,8 @@ impl InterruptController {
         match wanted {
             ArmTimer::Cancel => self.timer.cancel(),
             ArmTimer::At(ns) => self.timer.arm(ns),
-            ArmTimer::AtTsc(tsc) => {
-                let left = ticks_to_ns(tsc.saturating_sub(now.guest_tsc), tsc_khz());
+            ArmTimer::AtTsc(deadline) => {
+                let left = ticks_to_ns(deadline.saturating_sub(now.guest_tsc), tsc.khz);
                 self.timer.arm(now.ns.saturating_add(left));
             }
         }
@@ -90,7 +85,7 @@ impl Vcpu {
     pub(crate) fn on_timer(&self, state: &mut State) {
         if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
             let wanted = owned.timer().armed();
-            controller.arm(owned, state.tsc_offset, wanted);
+            controller.arm(owned, state.tsc, wanted);
         }
     }
 }

@@ -43,6 +43,42 @@ const CTL2_REGISTERS: usize = MAX_BANKS as usize;
 const BANKS_END: u32 = MC0_CTL + MAX_BANKS * REGISTERS;
 const CTL2_END: u32 = MC0_CTL2 + MAX_BANKS;
 
+/// Status of a bank: the processor's context is corrupt; recovery needs action; signalled as an
+/// exception.
+const STATUS_CONTEXT_CORRUPT: u64 = 1 << 57;
+const STATUS_SIGNALLED: u64 = 1 << 56;
+const STATUS_ACTION_REQUIRED: u64 = 1 << 55;
+/// Status of a bank: it is valid; an earlier error was lost; the error was not corrected.
+const STATUS_VALID: u64 = 1 << 63;
+const STATUS_OVERFLOW: u64 = 1 << 62;
+const STATUS_UNCORRECTED: u64 = 1 << 61;
+/// MCG_STATUS: a machine check is in progress.
+const GLOBAL_IN_PROGRESS: u64 = 1 << 2;
+
+/// An error that user space reports to a bank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reported {
+    /// The bank's status.
+    pub(crate) status: u64,
+    /// The bank's address.
+    pub(crate) address: u64,
+    /// The bank's miscellaneous information.
+    pub(crate) misc: u64,
+    /// MCG_STATUS.
+    pub(crate) global_status: u64,
+}
+
+/// What the guest gets of a reported error besides its registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// #MC.
+    Exception,
+    /// A shutdown: it cannot take #MC now.
+    Shutdown,
+}
+
 /// The machine-check registers of one vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MachineCheck {
@@ -71,7 +107,6 @@ impl MachineCheck {
     ///
     /// [`MsrError::Invalid`] (EINVAL) if `cap` tells no bank, more than [`MAX_BANKS`], or a bit that
     /// is not supported.
-    #[allow(dead_code, reason = "for KVM_X86_SETUP_MCE")]
     pub(crate) fn set_up(&mut self, cap: u64) -> Result<(), MsrError> {
         const COUNTS: u64 = 0x00ff_00ff;
         let banks = cap & 0xff;
@@ -88,6 +123,60 @@ impl MachineCheck {
             *ctl = u64::MAX;
         }
         Ok(())
+    }
+
+    /// Reports an error to a bank: KVM_X86_SET_MCE. `enabled` is CR4.MCE.
+    ///
+    /// # Errors
+    ///
+    /// [`MsrError::Invalid`] (EINVAL) if there is no such bank or the status is not valid.
+    pub(crate) fn report(
+        &mut self,
+        bank: u8,
+        error: &Reported,
+        enabled: bool,
+    ) -> Result<Effect, MsrError> {
+        check(u32::from(bank) < self.banks() && error.status & STATUS_VALID != 0)?;
+        // CAST: to a wider type.
+        let first = usize::from(bank) * REGISTERS as usize;
+        let Some([ctl, status, address, misc]) = self
+            .banks
+            .get_mut(first..)
+            .and_then(<[u64]>::first_chunk_mut)
+        else {
+            return Err(MsrError::Invalid);
+        };
+        let mut new = error.status;
+        let uncorrected = new & STATUS_UNCORRECTED != 0;
+        let needs_action = STATUS_CONTEXT_CORRUPT | STATUS_SIGNALLED | STATUS_ACTION_REQUIRED;
+        let no_action = error.global_status == 0 && new & needs_action == 0 && uncorrected;
+        let mut effect = Effect::None;
+        if uncorrected && !no_action {
+            let all = self.cap & CAP_CTL == 0 || self.ctl == u64::MAX;
+            if !all || *ctl != u64::MAX {
+                // Uncorrected errors are not reported.
+                return Ok(Effect::None);
+            }
+            if self.status & GLOBAL_IN_PROGRESS != 0 || !enabled {
+                return Ok(Effect::Shutdown);
+            }
+            effect = Effect::Exception;
+        }
+        if !uncorrected
+            && *status & (STATUS_VALID | STATUS_UNCORRECTED) == STATUS_VALID | STATUS_UNCORRECTED
+        {
+            // What is there weighs more.
+            *status |= STATUS_OVERFLOW;
+            return Ok(Effect::None);
+        }
+        if !no_action && *status & STATUS_VALID != 0 {
+            new |= STATUS_OVERFLOW;
+        }
+        if uncorrected {
+            self.status = error.global_status;
+        }
+        [*status, *address, *misc] = [new, error.address, error.misc];
+        Ok(effect)
     }
 
     /// Returns whether an MSR is handled here.

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a client may change of a VM while its vCPUs run.
+
+use super::msr_filter::MsrFilter;
+use crate::bindings;
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+/// A behaviour of KVM that is not the architecture's, which a client can turn off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Quirk {
+    /// MISC_ENABLE does not decide about CPUID's MWAIT bit.
+    MiscEnableNoMwait,
+    /// MONITOR and MWAIT do nothing, even in a guest that does not have them.
+    MwaitNeverFaults,
+    /// MSRs that tell features start with all that there are.
+    StuffFeatureMsrs,
+}
+
+impl Quirk {
+    const fn bit(self) -> u32 {
+        match self {
+            Self::MiscEnableNoMwait => bindings::KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT,
+            Self::MwaitNeverFaults => bindings::KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS,
+            Self::StuffFeatureMsrs => bindings::KVM_X86_QUIRK_STUFF_FEATURE_MSRS,
+        }
+    }
+}
+
+/// The quirks that a client can turn off.
+pub(crate) const QUIRKS: u32 =
+    Quirk::MiscEnableNoMwait.bit() | Quirk::MwaitNeverFaults.bit() | Quirk::StuffFeatureMsrs.bit();
+
+/// What a client may change of a VM while its vCPUs run.
+#[pin_data]
+pub(crate) struct Settings {
+    disabled_quirks: Atomic<u32>,
+    /// Failed accesses to MSRs that go to the client, by KVM_MSR_EXIT_REASON_*.
+    user_msr_reasons: Atomic<u32>,
+    platform_info_hidden: Atomic<u32>,
+    #[pin]
+    msr_filter: SpinLock<Option<Arc<MsrFilter>>>,
+}
+
+impl Settings {
+    /// Returns an initialiser for those of a new VM.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            disabled_quirks: Atomic::new(0),
+            user_msr_reasons: Atomic::new(0),
+            platform_info_hidden: Atomic::new(0),
+            msr_filter <- new_spinlock!(None),
+        })
+    }
+
+    /// Returns whether the VM has the quirk.
+    pub(crate) fn has(&self, quirk: Quirk) -> bool {
+        self.disabled_quirks.load(Relaxed) & quirk.bit() == 0
+    }
+
+    /// Turns quirks off, for good.
+    pub(crate) fn disable_quirks(&self, quirks: u32) {
+        let mut old = self.disabled_quirks.load(Relaxed);
+        while let Err(now) = self
+            .disabled_quirks
+            .cmpxchg(old, old | (quirks & QUIRKS), Full)
+        {
+            old = now;
+        }
+    }
+
+    /// Returns whether a failed access to an MSR goes to the client for this KVM_MSR_EXIT_REASON_*.
+    pub(crate) fn asks_user(&self, reason: u32) -> bool {
+        self.user_msr_reasons.load(Relaxed) & reason != 0
+    }
+
+    /// Sets which failed accesses to MSRs go to the client.
+    pub(crate) fn set_user_msr_reasons(&self, reasons: u32) {
+        self.user_msr_reasons.store(reasons, Relaxed);
+    }
+
+    /// Returns whether guests may read PLATFORM_INFO.
+    pub(crate) fn platform_info_readable(&self) -> bool {
+        self.platform_info_hidden.load(Relaxed) == 0
+    }
+
+    /// Sets whether guests may read PLATFORM_INFO.
+    pub(crate) fn set_platform_info_readable(&self, readable: bool) {
+        self.platform_info_hidden
+            .store(u32::from(!readable), Relaxed);
+    }
+
+    /// Returns the MSR filter.
+    pub(crate) fn msr_filter(&self) -> Option<Arc<MsrFilter>> {
+        self.msr_filter.lock().clone()
+    }
+
+    /// Replaces the MSR filter; vCPUs must be told.
+    pub(super) fn set_msr_filter(&self, filter: Arc<MsrFilter>) {
+        let old = self.msr_filter.lock().replace(filter);
+        // Dropped outside the spinlock.
+        drop(old);
+    }
+}
