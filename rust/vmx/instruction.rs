@@ -5,9 +5,28 @@
 //! VMREAD and VMWRITE fail only on a field that the CPU does not have or without a current VMCS. Both
 //! would be mistakes of this module, not of a guest or a client, so debug builds check the flags and
 //! release builds spend no instruction on them.
+//!
+//! On the way to a reboot another CPU takes this one out of VMX operation, whatever it is doing. Then
+//! each of these faults, and does nothing: what VMREAD gives is meaningless, and no guest is entered
+//! any more.
 
 use crate::x86::addr::Hpa;
 use core::arch::asm;
+
+/// An entry of the kernel's exception table: a fault at label 2 goes on at label 3.
+macro_rules! on_fault_skip {
+    () => {
+        concat!(
+            ".pushsection \"__ex_table\", \"a\"\n",
+            ".balign 4\n",
+            ".long 2b - .\n",
+            ".long 3b - .\n",
+            // EX_TYPE_DEFAULT
+            ".long 1\n",
+            ".popsection"
+        )
+    };
+}
 
 /// What a VMX instruction reports in RFLAGS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +67,9 @@ pub(super) unsafe fn vmread(encoding: u32) -> u64 {
     // SAFETY: VMREAD to a register only reads the current VMCS, which exists by the requirement.
     unsafe {
         asm!(
-            "vmread {value}, {field}",
+            "2: vmread {value}, {field}",
+            "3:",
+            on_fault_skip!(),
             value = out(reg) value,
             field = in(reg) u64::from(encoding),
             options(nostack, readonly),
@@ -60,10 +81,12 @@ pub(super) unsafe fn vmread(encoding: u32) -> u64 {
         // SAFETY: As above; SETNA looks at the flags that VMREAD leaves.
         unsafe {
             asm!(
-                "vmread {value}, {field}",
+                "2: vmread {value}, {field}",
                 "setna {failed}",
+                "3:",
+                on_fault_skip!(),
                 value = out(reg) value,
-                failed = out(reg_byte) failed,
+                failed = inout(reg_byte) 0u8 => failed,
                 field = in(reg) u64::from(encoding),
                 options(nostack, readonly),
             )
@@ -85,7 +108,9 @@ pub(super) unsafe fn vmwrite(encoding: u32, value: u64) {
     // SAFETY: VMWRITE only changes the current VMCS, which exists by the requirement.
     unsafe {
         asm!(
-            "vmwrite {field}, {value}",
+            "2: vmwrite {field}, {value}",
+            "3:",
+            on_fault_skip!(),
             value = in(reg) value,
             field = in(reg) u64::from(encoding),
             options(nostack),
@@ -97,9 +122,11 @@ pub(super) unsafe fn vmwrite(encoding: u32, value: u64) {
         // SAFETY: As above; SETNA looks at the flags that VMWRITE leaves.
         unsafe {
             asm!(
-                "vmwrite {field}, {value}",
+                "2: vmwrite {field}, {value}",
                 "setna {failed}",
-                failed = out(reg_byte) failed,
+                "3:",
+                on_fault_skip!(),
+                failed = inout(reg_byte) 0u8 => failed,
                 value = in(reg) value,
                 field = in(reg) u64::from(encoding),
                 options(nostack),
@@ -129,10 +156,12 @@ pub(super) unsafe fn vmptrld(region: Hpa) -> Result<(), VmxError> {
     // SAFETY: By the requirement the region is this CPU's to use; the operand is a local.
     unsafe {
         asm!(
-            "vmptrld qword ptr [{pointer}]",
+            "2: vmptrld qword ptr [{pointer}]",
             "setna {failed}",
+            "3:",
+            on_fault_skip!(),
             pointer = in(reg) &pointer,
-            failed = out(reg_byte) failed,
+            failed = inout(reg_byte) 0u8 => failed,
             options(nostack),
         )
     };
@@ -169,10 +198,12 @@ pub(super) unsafe fn vmclear(region: Hpa) -> Result<(), VmxError> {
     // SAFETY: By the requirement the region is a VMCS that no CPU is using; the operand is a local.
     unsafe {
         asm!(
-            "vmclear qword ptr [{pointer}]",
+            "2: vmclear qword ptr [{pointer}]",
             "setna {failed}",
+            "3:",
+            on_fault_skip!(),
             pointer = in(reg) &pointer,
-            failed = out(reg_byte) failed,
+            failed = inout(reg_byte) 0u8 => failed,
             options(nostack),
         )
     };
@@ -190,11 +221,13 @@ pub(super) unsafe fn invept(kind: Invalidate, eptp: u64) -> Result<(), VmxError>
     // SAFETY: Dropping cached translations is always allowed; the descriptor is a local.
     unsafe {
         asm!(
-            "invept {kind}, xmmword ptr [{descriptor}]",
+            "2: invept {kind}, xmmword ptr [{descriptor}]",
             "setna {failed}",
+            "3:",
+            on_fault_skip!(),
             kind = in(reg) kind.code(),
             descriptor = in(reg) &descriptor,
-            failed = out(reg_byte) failed,
+            failed = inout(reg_byte) 0u8 => failed,
             options(nostack),
         )
     };
@@ -212,11 +245,13 @@ pub(super) unsafe fn invvpid(kind: Invalidate, vpid: u16) -> Result<(), VmxError
     // SAFETY: Dropping cached translations is always allowed; the descriptor is a local.
     unsafe {
         asm!(
-            "invvpid {kind}, xmmword ptr [{descriptor}]",
+            "2: invvpid {kind}, xmmword ptr [{descriptor}]",
             "setna {failed}",
+            "3:",
+            on_fault_skip!(),
             kind = in(reg) kind.code(),
             descriptor = in(reg) &descriptor,
-            failed = out(reg_byte) failed,
+            failed = inout(reg_byte) 0u8 => failed,
             options(nostack),
         )
     };
