@@ -10,6 +10,7 @@
 
 use super::state::State;
 use crate::{
+    linux::host,
     memory::GuestMemory,
     vmx::{
         controls::entry,
@@ -71,6 +72,10 @@ const CR0_NEVER: Cr0 = Cr0::CD.with(Cr0::NW);
 /// Bits of CR4 that are 1 in hardware whatever the guest writes.
 const CR4_ALWAYS: Cr4 = Cr4::VMXE;
 
+/// Bits of CR4 that are in hardware what the host has: with MCE clear, a machine check in the guest
+/// would shut down the host.
+const CR4_OF_HOST: Cr4 = Cr4::MCE;
+
 /// Returns the bits of CR4 that this guest changes without an exit.
 pub(crate) fn cr4_guest_owned(features: &GuestFeatures) -> Cr4 {
     CR4_GUEST_OWNED.without(features.cr4_reserved)
@@ -102,7 +107,11 @@ impl State {
     /// Loads CR4 as the guest sees it.
     pub(crate) fn load_cr4(&mut self, vmcs: &CurrentVmcs<'_>, value: Cr4) {
         vmcs.write(field::CR4_READ_SHADOW, Natural(value.value()));
-        vmcs.write(field::GUEST_CR4, Natural(value.with(CR4_ALWAYS).value()));
+        let hardware = value
+            .with(CR4_ALWAYS)
+            .without(CR4_OF_HOST)
+            .with(Cr4::new(host::cr4()).common(CR4_OF_HOST));
+        vmcs.write(field::GUEST_CR4, Natural(hardware.value()));
         self.cpuid_stale = true;
     }
 

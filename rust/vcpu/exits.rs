@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     bindings,
-    linux::guest,
     mmu::{
         FaultAccess,
         Resolved, //
@@ -40,7 +39,6 @@ use crate::{
         exit::{
             ControlAccess,
             DebugAccess,
-            EntryFailure,
             EptViolation,
             Exit, //
         },
@@ -150,10 +148,8 @@ pub(crate) fn handle(
             vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
             Step::ToUser
         }
-        Exit::EntryFailed(failure) => {
-            if failure == EntryFailure::MachineCheck {
-                guest::handle_machine_check();
-            }
+        // A machine check that was the reason has been handled.
+        Exit::EntryFailed(_) => {
             let reason = u64::from(state.regs.exit_reason);
             vcpu.report_failed_entry(vmcs, reason);
             Step::ToUser
@@ -346,10 +342,8 @@ fn exception(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, event: Even
     }
     let vector = Vector::new(event.vector);
     match vector {
-        Vector::MC => {
-            guest::handle_machine_check();
-            Step::Resume
-        }
+        // Handled directly after the exit.
+        Vector::MC => Step::Resume,
         Vector::DB => {
             let payload = vmcs.read(field::EXIT_QUALIFICATION).0;
             if state.guest_debug.takes_debug_exceptions() {

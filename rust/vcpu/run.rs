@@ -45,7 +45,10 @@ use crate::{
     vm::Vm,
     vmx::{
         self,
-        exit::Exit,
+        exit::{
+            EntryFailure,
+            Exit, //
+        },
         run::{
             EntryError,
             Tags, //
@@ -342,11 +345,11 @@ fn enter_once(
     vcpu.count_exit(result.map_or(usize::MAX, |reason| usize::from(reason as u16)));
     let outcome = match result {
         Ok(reason) => {
-            // An interrupt that was acknowledged must be handled before interrupts are on.
-            if reason == u32::from(vmx::exit::reason::EXTERNAL_INTERRUPT) {
-                if let Exit::ExternalInterrupt(vector) = Exit::read(vmcs, reason) {
-                    vmcs.lend(|| guest::handle_external_interrupt(vector));
-                }
+            // Exceptions, external interrupts, and failures of the entry.
+            if reason <= u32::from(vmx::exit::reason::EXTERNAL_INTERRUPT)
+                || reason & vmx::exit::ENTRY_FAILURE != 0
+            {
+                vmcs.lend(|| handle_with_irqs_off(Exit::read(vmcs, reason)));
             }
             Entered::Exited(reason)
         }
@@ -355,6 +358,17 @@ fn enter_once(
     vmcs.lend(guest::interrupt_window_and_timing_exit);
     drop(irqs);
     outcome
+}
+
+/// Hands an exit to the host that is the host's, and that must be dealt with before interrupts are on:
+/// an interrupt that was acknowledged, or a machine check.
+fn handle_with_irqs_off(exit: Exit) {
+    match exit {
+        Exit::ExternalInterrupt(vector) => guest::handle_external_interrupt(vector),
+        Exit::Exception(event) if event.is_machine_check() => guest::handle_machine_check(),
+        Exit::EntryFailed(EntryFailure::MachineCheck) => guest::handle_machine_check(),
+        _ => {}
+    }
 }
 
 impl State {

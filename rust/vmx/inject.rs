@@ -135,6 +135,11 @@ impl EventInfo {
         event
     }
 
+    /// Returns whether this is a machine check.
+    pub(crate) fn is_machine_check(&self) -> bool {
+        self.kind == EventKind::HardwareException && self.vector == Vector::MC.number()
+    }
+
     /// Returns the event whose delivery the current exit cut short.
     pub(crate) fn being_delivered(vmcs: &CurrentVmcs<'_>) -> Option<Self> {
         let mut event = Self::decode(vmcs.read(field::IDT_VECTORING_INFO))?;
