@@ -14,18 +14,25 @@ use crate::{
     vmx::{
         controls::primary,
         exit::Exit,
-        field,
+        field::{
+            self,
+            Natural, //
+        },
         guest_state::{
             BLOCKING_BY_MOV_SS,
             BLOCKING_BY_NMI,
             BLOCKING_BY_STI, //
         },
-        inject::EventInfo,
+        inject::{
+            EventInfo,
+            EventKind, //
+        },
         vmcs::CurrentVmcs, //
     },
     x86::{
         control_regs::{
             Cr0,
+            Dr6,
             Dr7,
             Rflags, //
         },
@@ -117,7 +124,7 @@ impl State {
         } else {
             0
         };
-        if event.vector == Vector::NMI.number() {
+        if event.kind == EventKind::Nmi {
             // The NMI was not delivered, so it must not block itself.
             vmcs.clear_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
         }
@@ -183,13 +190,20 @@ impl State {
 
         if self.events.nmis > 0 {
             const BLOCKING: u32 = BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
-            if !injected && vmcs.read(field::GUEST_INTERRUPTIBILITY) & BLOCKING == 0 {
+            let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
+            if !injected && blocking & BLOCKING == 0 {
                 EventInfo::nmi().inject(vmcs, 0);
                 self.events.nmis -= 1;
                 injected = true;
             }
             if self.events.nmis > 0 {
-                windows |= primary::NMI_WINDOW_EXITING;
+                // Blocking by STI keeps the NMI back here, but not the NMI window of every CPU, which
+                // would open again and again. Interrupts are on after STI, so their window serves.
+                windows |= if blocking & BLOCKING_BY_STI != 0 {
+                    primary::INTERRUPT_WINDOW_EXITING
+                } else {
+                    primary::NMI_WINDOW_EXITING
+                };
             }
         }
 
@@ -231,15 +245,34 @@ impl State {
             self.set_rflags(flags);
             self.flush(vmcs);
         }
+        if exception.vector == Vector::DB {
+            self.match_single_step(vmcs);
+        }
         let protected = self.cr0(vmcs).contains(Cr0::PE);
         // INT3 and INTO are one byte long; that is the length if they come from the client.
         EventInfo::exception(exception, protected).inject(vmcs, 1);
+    }
+
+    /// Makes pending debug exceptions say what VM entry demands of a guest that steps through an
+    /// instruction under blocking by STI or MOV SS: that the step is pending.
+    ///
+    /// An intercepted #DB takes the step out of there, and leaves the blocking.
+    fn match_single_step(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
+        if blocking & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0
+            && self.rflags(vmcs) & Rflags::TF.value() != 0
+        {
+            let Natural(pending) = vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+            vmcs.write(
+                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+                Natural(pending | Dr6::BS.value()),
+            );
+        }
     }
 }
 
 /// Returns the vector of an interrupted event that is an exception.
 fn interrupted_exception(interrupted: Interrupted) -> Option<Vector> {
-    use crate::vmx::inject::EventKind;
     match interrupted.event.kind {
         EventKind::HardwareException => Some(Vector::new(interrupted.event.vector)),
         _ => None,
