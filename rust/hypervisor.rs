@@ -13,7 +13,8 @@ use crate::{
         parameter::{
             self,
             Parameters, //
-        }, //
+        },
+        speculation::Mitigations, //
     },
     vmx::{
         capability::{
@@ -50,6 +51,7 @@ pub(crate) struct Hypervisor {
     pub(crate) model: Model,
     /// Width of host-physical addresses in bits.
     pub(crate) physical_bits: u8,
+    _mitigations: Mitigations,
 }
 
 /// The CPU that this runs on, as [`Model`] asks about it.
@@ -144,6 +146,7 @@ impl Hypervisor {
             vpids: Arc::pin_init(VpidPool::new(), GFP_KERNEL)?,
             model: Model::new(&ThisCpu, supported),
             physical_bits,
+            _mitigations: Mitigations::new()?,
         };
         hypervisor.describe();
         Ok(Arc::new(hypervisor, GFP_KERNEL)?)

@@ -18,6 +18,7 @@ pub(crate) mod per_cpu;
 pub(crate) mod preempt;
 pub(crate) mod rwlock;
 pub(crate) mod signal_mask;
+pub(crate) mod speculation;
 pub(crate) mod srcu_cell;
 pub(crate) mod task;
 pub(crate) mod timer;

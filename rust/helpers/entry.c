@@ -22,6 +22,7 @@
 
 #include "../vmx/guest_regs.h"
 #include "helpers.h"
+#include "speculation.h"
 
 static __always_inline u32 read_current_vmcs32(unsigned long field)
 {
@@ -58,6 +59,8 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 
 	if (regs->cr2 != native_read_cr2())
 		native_write_cr2(regs->cr2);
+
+	kvm_rs_flush_l1d();
 
 	/* VM exit clears the host's. */
 	debugctl = native_rdmsrq(MSR_IA32_DEBUGCTLMSR);
@@ -114,6 +117,7 @@ void kvm_rs_guest_timing_enter(void)
  */
 void kvm_rs_guest_timing_exit(void)
 {
+	kvm_rs_mark_user_ibpb();
 	local_irq_enable();
 	/* The instruction after STI does not take interrupts yet. */
 	asm volatile("nop");

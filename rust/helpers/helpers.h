@@ -137,6 +137,12 @@ unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);
 void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures);
 int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
 
+/* speculation.c */
+int kvm_rs_speculation_setup(void);
+void kvm_rs_speculation_cleanup(void);
+void kvm_rs_host_data_touched(void);
+void kvm_rs_vcpu_arrives(u64 vcpu);
+
 /* task.c */
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);
 void *kvm_rs_page_alloc(void);

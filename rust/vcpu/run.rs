@@ -40,6 +40,7 @@ use crate::{
             IrqGuard,
             PreemptGuard, //
         },
+        speculation,
         task, //
     },
     vm::Vm,
@@ -226,6 +227,8 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         return Ok(Next::ToUser);
     }
 
+    // Whatever led here was no exit that the loop below deals with alone.
+    speculation::host_data_touched();
     let later = {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = owned.load(&preempt);

@@ -9,12 +9,23 @@
  */
 #include <linux/linkage.h>
 #include <asm/asm.h>
+#include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
+#include <asm/percpu.h>
 #include <asm/unwind_hints.h>
 
 #include "guest_regs.h"
 
 .section .noinstr.text, "ax"
+
+/*
+ * Clear what the host left in the CPU's buffers, if this CPU needs it. Some CPUs need it only for
+ * guests that can reach a device's memory, which is not told apart here. Changes ZF.
+ */
+.macro CLEAR_CPU_BUFFERS_VM
+	ALTERNATIVE_2 "", __CLEAR_CPU_BUFFERS, X86_FEATURE_CLEAR_CPU_BUF_VM_MMIO, \
+			  __CLEAR_CPU_BUFFERS, X86_FEATURE_CLEAR_CPU_BUF_VM
+.endm
 
 /*
  * unsigned long kvm_rs_vmx_run(struct kvm_rs_guest_regs *regs, unsigned long launched)
@@ -58,14 +69,17 @@ SYM_FUNC_START(kvm_rs_vmx_run)
 	mov	KVM_RS_REGS_R15(%rdi), %r15
 	mov	KVM_RS_REGS_RDI(%rdi), %rdi
 
-	jz	.Lvmlaunch
+	jz	.Llaunch
 
 	UNWIND_HINT_SAVE
 
+	CLEAR_CPU_BUFFERS_VM
 .Lvmresume:
 	vmresume
 	jmp	.Lvmfail
 
+.Llaunch:
+	CLEAR_CPU_BUFFERS_VM
 .Lvmlaunch:
 	vmlaunch
 	jmp	.Lvmfail
@@ -122,6 +136,18 @@ SYM_INNER_LABEL_ALIGN(kvm_rs_vmx_exit, SYM_L_GLOBAL)
 	/* Before the first RET that the guest's return stack could steer. */
 	FILL_RETURN_BUFFER %_ASM_CX, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT,\
 			   X86_FEATURE_RSB_VMEXIT_LITE
+
+	/*
+	 * Guests run with the host's SPEC_CTRL. Legacy IBRS protects only what runs after it was
+	 * written in the more privileged mode, so write it though it has not changed.
+	 */
+	ALTERNATIVE "jmp .Lspec_ctrl_done", "", X86_FEATURE_KERNEL_IBRS
+	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	mov	PER_CPU_VAR(x86_spec_ctrl_current), %rdx
+	mov	%edx, %eax
+	shr	$32, %rdx
+	wrmsr
+.Lspec_ctrl_done:
 
 	CLEAR_BRANCH_HISTORY_VMEXIT
 

@@ -30,6 +30,7 @@ use crate::{
             HostSegments, //
         },
         preempt::PreemptGuard,
+        speculation::PredictionDomain,
         task::SchedOut, //
     },
     x86::msr::{
@@ -134,6 +135,7 @@ pub(crate) struct GuestMsrValues {
 ///
 /// Used by the vCPU's thread only, and by the scheduler on its behalf.
 pub(crate) struct HostSwitch {
+    predictions: PredictionDomain,
     in_guest: Cell<bool>,
     segments: Cell<HostSegments>,
     guest: Cell<GuestMsrValues>,
@@ -151,6 +153,7 @@ impl HostSwitch {
     /// Returns a switch on the host's side, with all guest MSRs 0.
     pub(crate) fn new() -> Self {
         Self {
+            predictions: PredictionDomain::new(),
             in_guest: Cell::new(false),
             segments: Cell::new(HostSegments::default()),
             guest: Cell::new(GuestMsrValues::default()),
@@ -169,6 +172,7 @@ impl HostSwitch {
 
     #[cold]
     fn load(&self, vmcs: &CurrentVmcs<'_>, preempt: &PreemptGuard) {
+        self.predictions.enter(preempt);
         let segments = host::save_segments(preempt);
         let selector = |selector: u16| {
             if selector & SELECTOR_RPL_TI == 0 {
