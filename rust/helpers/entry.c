@@ -49,12 +49,6 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 	unsigned long failed;
 	u64 debugctl;
 
-	/* From here on, the host's breakpoints must not hit. */
-	instrumentation_begin();
-	if (unlikely(hw_breakpoint_active()))
-		set_debugreg(DR7_FIXED_1, 7);
-	instrumentation_end();
-
 	guest_state_enter_irqoff();
 
 	if (regs->cr2 != native_read_cr2())
@@ -83,12 +77,6 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 	}
 
 	guest_state_exit_irqoff();
-
-	/* VM exit disarms all breakpoints, whatever the guest did with its own. */
-	instrumentation_begin();
-	if (unlikely(hw_breakpoint_active()))
-		hw_breakpoint_restore();
-	instrumentation_end();
 	return failed;
 }
 
@@ -103,8 +91,15 @@ void kvm_rs_handle_external_interrupt(unsigned int vector)
 	x86_entry_from_kvm(EVENT_TYPE_EXTINT, vector);
 }
 
+/**
+ * kvm_rs_guest_timing_enter() - Begin guest time, in which no breakpoint of the host's hits
+ *
+ * Context: Interrupts off.
+ */
 void kvm_rs_guest_timing_enter(void)
 {
+	if (unlikely(hw_breakpoint_active()))
+		set_debugreg(DR7_FIXED_1, 7);
 	guest_timing_enter_irqoff();
 }
 
@@ -118,6 +113,9 @@ void kvm_rs_guest_timing_enter(void)
 void kvm_rs_guest_timing_exit(void)
 {
 	kvm_rs_mark_user_ibpb();
+	/* VM exit disarmed all breakpoints, whatever the guest did with its own. */
+	if (unlikely(hw_breakpoint_active()))
+		hw_breakpoint_restore();
 	local_irq_enable();
 	/* The instruction after STI does not take interrupts yet. */
 	asm volatile("nop");

@@ -47,9 +47,12 @@ use crate::{
     vmx::{
         self,
         exit::{
-            EntryFailure,
-            Exit, //
+            self,
+            Exit,
+            ENTRY_FAILURE, //
         },
+        field,
+        inject::EventInfo,
         run::{
             EntryError,
             Tags, //
@@ -345,18 +348,21 @@ fn enter_once(
         // SAFETY: It is the value that the host had.
         unsafe { host::xsetbv(vm.host().xcr0) };
     }
-    vcpu.count_exit(result.map_or(usize::MAX, |reason| usize::from(reason as u16)));
     let outcome = match result {
         Ok(reason) => {
-            // Exceptions, external interrupts, and failures of the entry.
-            if reason <= u32::from(vmx::exit::reason::EXTERNAL_INTERRUPT)
-                || reason & vmx::exit::ENTRY_FAILURE != 0
-            {
-                vmcs.lend(|| handle_with_irqs_off(Exit::read(vmcs, reason)));
+            // CAST: The basic reason is the low half.
+            vcpu.count_exit(usize::from(reason as u16));
+            // Exceptions, external interrupts, and failures of the entry, which are negative.
+            // CAST: The sign bit is the flag of a failed entry.
+            if reason as i32 <= i32::from(exit::reason::EXTERNAL_INTERRUPT) {
+                handle_with_irqs_off(vmcs, reason);
             }
             Entered::Exited(reason)
         }
-        Err(error) => Entered::Failed(error),
+        Err(error) => {
+            vcpu.count_exit(usize::MAX);
+            Entered::Failed(error)
+        }
     };
     vmcs.lend(guest::interrupt_window_and_timing_exit);
     drop(irqs);
@@ -365,12 +371,21 @@ fn enter_once(
 
 /// Hands an exit to the host that is the host's, and that must be dealt with before interrupts are on:
 /// an interrupt that was acknowledged, or a machine check.
-fn handle_with_irqs_off(exit: Exit) {
-    match exit {
-        Exit::ExternalInterrupt(vector) => guest::handle_external_interrupt(vector),
-        Exit::Exception(event) if event.is_machine_check() => guest::handle_machine_check(),
-        Exit::EntryFailed(EntryFailure::MachineCheck) => guest::handle_machine_check(),
-        _ => {}
+#[cold]
+#[inline(never)]
+fn handle_with_irqs_off(vmcs: &CurrentVmcs<'_>, exit_reason: u32) {
+    let is_machine_check = if exit_reason == u32::from(exit::reason::EXTERNAL_INTERRUPT) {
+        let vector = exit::acknowledged_vector(vmcs);
+        vmcs.lend(|| guest::handle_external_interrupt(vector));
+        false
+    } else if exit_reason & ENTRY_FAILURE == 0 {
+        EventInfo::of_exit(vmcs).is_machine_check()
+    } else {
+        // CAST: The basic reason is the low half.
+        exit_reason as u16 == exit::reason::ENTRY_MACHINE_CHECK
+    };
+    if is_machine_check {
+        guest::handle_machine_check();
     }
 }
 
@@ -379,8 +394,9 @@ impl State {
     #[inline]
     fn guest_xcr0(&self, vm: &Vm, vmcs: &CurrentVmcs<'_>) -> Option<u64> {
         let value = self.xcr0.value();
-        let differs = value != vm.host().xcr0 && self.cr4(vmcs).contains(Cr4::OSXSAVE);
-        differs.then_some(value)
+        // The VMM owns OSXSAVE: the guest's is in the shadow.
+        let enabled = || vmcs.read(field::CR4_READ_SHADOW).0 & Cr4::OSXSAVE.value() != 0;
+        (value != vm.host().xcr0 && enabled()).then_some(value)
     }
 
     /// Returns whether the guest could take an interrupt of the client's own interrupt controller now.

@@ -276,6 +276,12 @@ pub(crate) mod reason {
     }
 }
 
+/// Returns the vector of the external interrupt that caused the current exit.
+pub(crate) fn acknowledged_vector(vmcs: &CurrentVmcs<'_>) -> u8 {
+    // CAST: The vector is the low byte.
+    vmcs.read(field::VM_EXIT_INTERRUPTION_INFO) as u8
+}
+
 impl Exit {
     /// Returns the exit that `exit_reason` and the information fields describe.
     #[inline]
@@ -293,10 +299,7 @@ impl Exit {
         let qualification = || vmcs.read(field::EXIT_QUALIFICATION).0;
         match basic {
             reason::EXCEPTION_OR_NMI => Self::Exception(EventInfo::of_exit(vmcs)),
-            // CAST: The vector is the low byte.
-            reason::EXTERNAL_INTERRUPT => {
-                Self::ExternalInterrupt(vmcs.read(field::VM_EXIT_INTERRUPTION_INFO) as u8)
-            }
+            reason::EXTERNAL_INTERRUPT => Self::ExternalInterrupt(acknowledged_vector(vmcs)),
             reason::TRIPLE_FAULT => Self::TripleFault,
             reason::INIT => Self::Init,
             reason::INTERRUPT_WINDOW => Self::InterruptWindow,

@@ -121,7 +121,7 @@ impl EventInfo {
     }
 
     /// Returns the exception or NMI that caused the current exit.
-    pub(super) fn of_exit(vmcs: &CurrentVmcs<'_>) -> Self {
+    pub(crate) fn of_exit(vmcs: &CurrentVmcs<'_>) -> Self {
         let word = vmcs.read(field::VM_EXIT_INTERRUPTION_INFO);
         let mut event = Self::decode(word).unwrap_or(Self {
             kind: EventKind::HardwareException,
