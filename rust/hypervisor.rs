@@ -91,7 +91,9 @@ fn refuse(refusal: &Refusal) -> Error {
 
 impl Hypervisor {
     /// Looks at the CPU, and says in the log what is found and what is off.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    ///
+    /// `kvm_features` are the paravirtual features that guests can be told of (KVM_FEATURE_*).
+    pub(crate) fn new(kvm_features: u32) -> Result<Arc<Self>> {
         if !cpu_call::has_vmx() {
             pr_err!("this CPU has no VMX\n");
             return Err(EOPNOTSUPP);
@@ -135,6 +137,7 @@ impl Hypervisor {
             x2apic: true,
             tsc_deadline: true,
             tsc_adjust: true,
+            kvm_features,
             rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
             invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
             ..Supported::default()

@@ -6,6 +6,7 @@
 //! kernel exports to KVM's own modules only is used in exactly one of them (or in its C shim).
 
 pub(crate) mod anon_inode;
+pub(crate) mod clock;
 pub(crate) mod cpu_call;
 pub(crate) mod fpu;
 pub(crate) mod guest;

@@ -108,7 +108,7 @@ impl Drop for Globals {
 impl kernel::InPlaceModule for KvmRs {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(|| {
-            let hypervisor = Hypervisor::new()?;
+            let hypervisor = Hypervisor::new(vcpu::pv::FEATURES)?;
             Ok(try_pin_init!(Self {
                 // SAFETY: A module is initialised once, and nothing below has started.
                 globals: unsafe { Globals::init(hypervisor.clone()) },

@@ -24,6 +24,7 @@ pub(crate) mod interrupt;
 mod io;
 mod msr;
 mod pending;
+pub(crate) mod pv;
 pub(crate) mod registers;
 pub(crate) mod request;
 mod reset;

@@ -14,11 +14,13 @@
 //! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
 //! to the address space of the process that made it; all but closing is refused to others.
 
+pub(crate) mod clock;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
 
 use self::{
+    clock::Clock,
     msr_filter::MsrFilter,
     settings::{
         Quirk,
@@ -188,6 +190,10 @@ pub(crate) struct Vm {
     settings: Settings,
     #[pin]
     tsc: SpinLock<TscSync>,
+    #[pin]
+    clock: SpinLock<Clock>,
+    /// Where the guest last asked for the wall-clock time.
+    wall_clock: Atomic<u64>,
     _notifiers: PreemptNotifiers,
 }
 
@@ -222,6 +228,8 @@ impl Vm {
                 triple_fault_events: Atomic::new(false),
                 settings <- Settings::new(),
                 tsc <- new_spinlock!(TscSync::new()),
+                clock <- new_spinlock!(Clock::new()),
+                wall_clock: Atomic::new(0),
                 _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
@@ -370,6 +378,27 @@ impl Vm {
     /// Calls `f` with what is known of the vCPUs' time-stamp counters; it must not sleep.
     pub(crate) fn with_tsc<R>(&self, f: impl FnOnce(&mut TscSync) -> R) -> R {
         f(&mut self.tsc.lock())
+    }
+
+    /// Returns the VM's clock as it is set now.
+    pub(crate) fn clock(&self) -> Clock {
+        *self.clock.lock()
+    }
+
+    /// Sets the VM's clock; see [`Clock::set`]. Each vCPU tells its guest.
+    pub(crate) fn set_clock(&self, ns: u64, realtime: Option<u64>) {
+        self.clock.lock().set(ns, realtime);
+        self.for_each_vcpu(|vcpu| vcpu.doorbell().ring(Request::Clock));
+    }
+
+    /// Returns where the guest last asked for the wall-clock time.
+    pub(crate) fn wall_clock(&self) -> u64 {
+        self.wall_clock.load(Relaxed)
+    }
+
+    /// Notes where the guest asks for the wall-clock time.
+    pub(crate) fn set_wall_clock(&self, address: u64) {
+        self.wall_clock.store(address, Relaxed);
     }
 
     /// Returns the frequency of new vCPUs' time-stamp counters in kHz.

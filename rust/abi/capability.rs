@@ -3,6 +3,7 @@
 //! KVM_CHECK_EXTENSION: what this module does. A capability is told only if all behind it works.
 
 use super::vcpu::state::SYNC_FIELDS;
+use super::vm::CLOCK_FLAGS;
 use crate::{
     bindings::*,
     hypervisor::Hypervisor,
@@ -63,6 +64,11 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_MEMORY_FAULT_INFO
         | KVM_CAP_GET_MSR_FEATURES
         | KVM_CAP_MSR_PLATFORM_INFO
+        | KVM_CAP_CLOCKSOURCE
+        | KVM_CAP_KVMCLOCK_CTRL
+        | KVM_CAP_ENABLE_CAP
+        | KVM_CAP_ENFORCE_PV_FEATURE_CPUID
+        | KVM_CAP_STEAL_TIME
         | KVM_CAP_X86_USER_SPACE_MSR
         | KVM_CAP_X86_MSR_FILTER
         | KVM_CAP_DISABLE_QUIRKS
@@ -71,6 +77,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
         // CAST: A few bits, and small numbers.
         KVM_CAP_DISABLE_QUIRKS2 => QUIRKS as i32,
+        KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,
         KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,

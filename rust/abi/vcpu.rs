@@ -185,6 +185,15 @@ fn dispatch(
             let khz = requested_khz(vm, argument)?;
             owned.with_vmcs(|vmcs, state| state.set_tsc_khz(vm, vmcs, khz))?;
         }
+        KVM_RS_IOCTL_KVMCLOCK_CTRL => owned.state.note_stopped(vcpu)?,
+        KVM_RS_IOCTL_ENABLE_CAP => {
+            let capability = command!(KVM_RS_IOCTL_ENABLE_CAP: kvm_enable_cap).read(argument)?;
+            let [value, ..] = capability.args;
+            if capability.flags != 0 || capability.cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID {
+                return Err(EINVAL);
+            }
+            owned.state.pv.enforced = value != 0;
+        }
         KVM_RS_IOCTL_X86_SETUP_MCE => {
             let cap = command!(KVM_RS_IOCTL_X86_SETUP_MCE: u64).read(argument)?;
             let machine_check = owned.state.msrs.machine_check_mut();

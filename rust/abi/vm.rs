@@ -12,9 +12,12 @@ use super::{
 use crate::{
     bindings::*,
     lapic::Message,
-    linux::anon_inode::{
-        self,
-        FileObject, //
+    linux::{
+        anon_inode::{
+            self,
+            FileObject, //
+        },
+        uaccess, //
     },
     memory::Region,
     vcpu::{
@@ -38,6 +41,9 @@ use kernel::{
         ArcBorrow, //
     }, //
 };
+
+/// What `struct kvm_clock_data` can tell.
+pub(super) const CLOCK_FLAGS: u32 = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
 
 /// The file of a VM.
 pub(super) struct VmFile;
@@ -92,6 +98,20 @@ impl FileObject for VmFile {
                 vm.set_tsc_khz(requested_khz(&vm, argument)?)?;
                 Ok(0)
             }
+            KVM_RS_IOCTL_GET_CLOCK => {
+                let data = clock_data(&vm);
+                command!(KVM_RS_IOCTL_GET_CLOCK: kvm_clock_data).write(argument, &data)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_SET_CLOCK => {
+                let data = command!(KVM_RS_IOCTL_SET_CLOCK: kvm_clock_data).read(argument)?;
+                if data.flags & !CLOCK_FLAGS != 0 {
+                    return Err(EINVAL);
+                }
+                let realtime = data.flags & KVM_CLOCK_REALTIME != 0;
+                vm.set_clock(data.clock, realtime.then_some(data.realtime));
+                Ok(0)
+            }
             KVM_RS_IOCTL_X86_SET_MSR_FILTER => {
                 let filter =
                     command!(KVM_RS_IOCTL_X86_SET_MSR_FILTER: kvm_msr_filter).read(argument)?;
@@ -133,6 +153,19 @@ fn signal_msi(vm: &Vm, msi: &kvm_msi) -> Result<isize> {
     }
     let message = Message::from_msi(msi.address_lo, msi.address_hi, msi.data, false);
     Ok(deliver(vm, &message, true).unwrap_or(0) as isize)
+}
+
+/// Answers KVM_GET_CLOCK.
+fn clock_data(vm: &Vm) -> kvm_clock_data {
+    let mut data: kvm_clock_data = uaccess::zeroed();
+    let reading = vm.clock().read();
+    data.clock = reading.ns;
+    if let Some(host) = reading.host {
+        data.flags = CLOCK_FLAGS;
+        data.realtime = host.real_ns;
+        data.host_tsc = host.tsc;
+    }
+    data
 }
 
 fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {

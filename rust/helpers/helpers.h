@@ -17,6 +17,25 @@ struct preempt_ops;
 struct vm_fault;
 struct kvm_rs_guest_regs;
 
+/* clock.c */
+
+/**
+ * struct kvm_rs_clock_snapshot - The host's clocks at one moment
+ * @base_ns:	Nanoseconds since boot, suspended time included, at the rate of the hardware
+ * @real_ns:	Nanoseconds since 1970
+ * @tsc:	The time-stamp counter; only about then, unless @tsc_based
+ * @tsc_based:	The clocks run on the time-stamp counter
+ */
+struct kvm_rs_clock_snapshot {
+	u64 base_ns;
+	u64 real_ns;
+	u64 tsc;
+	bool tsc_based;
+};
+
+void kvm_rs_take_clock_snapshot(struct kvm_rs_clock_snapshot *out);
+u64 kvm_rs_run_delay(void);
+
 /* cpu.c */
 void kvm_rs_preempt_disable(void);
 void kvm_rs_preempt_enable(void);

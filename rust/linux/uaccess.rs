@@ -35,6 +35,7 @@ plain!(
     u32,
     u64,
     [u8; 1024],
+    bindings::kvm_clock_data,
     bindings::kvm_cpuid2,
     bindings::kvm_cpuid,
     bindings::kvm_cpuid_entry,

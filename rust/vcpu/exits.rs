@@ -92,9 +92,6 @@ pub(crate) enum Later {
     LoadCr4(u64, u64),
 }
 
-/// Returned by a hypercall that does not exist, as KVM defines it.
-const KVM_ENOSYS: i64 = 1000;
-
 /// Does what the exit needs.
 #[inline]
 pub(crate) fn handle(
@@ -132,7 +129,10 @@ pub(crate) fn handle(
         Exit::NmiWindow => Step::Resume,
         Exit::Exception(event) => exception(vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
-        Exit::Vmcall => vmcall(vmcs, state),
+        Exit::Vmcall => {
+            state.hypercall(vmcs);
+            Step::Resume
+        }
         Exit::VmxInstruction(_) => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
@@ -388,24 +388,6 @@ fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
         state.cpuid_stale = true;
     });
     finish_or_fault(vmcs, state, result)
-}
-
-/// No paravirtual feature is offered, so there is no hypercall either.
-fn vmcall(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
-    let result = if state.cpl(vmcs) != 0 {
-        i64::from(EPERM.to_errno())
-    } else {
-        -KVM_ENOSYS
-    };
-    // CAST: The two's complement of the error.
-    let value = if state.is_64bit(vmcs) {
-        result as u64
-    } else {
-        result as u64 & 0xffff_ffff
-    };
-    state.set_gpr(RAX, value);
-    state.skip_instruction(vmcs);
-    Step::Resume
 }
 
 /// Does the part of an exit that may sleep.

@@ -111,6 +111,9 @@ impl State {
             msr_index::APIC_BASE => vcpu.apic_base(self),
             index if X2APIC.contains(&index) => return vcpu.read_x2apic(self, index),
             msr_index::TSC_DEADLINE => return vcpu.read_tsc_deadline(self),
+            msr_index::KVM_SYSTEM_TIME
+            | msr_index::KVM_WALL_CLOCK
+            | msr_index::KVM_FIRST..=msr_index::KVM_LAST => return self.read_pv_msr(vm, index),
             _ => {
                 return self
                     .msrs
@@ -197,6 +200,11 @@ impl State {
                 return vcpu.write_x2apic(vm, self, index, value);
             }
             msr_index::TSC_DEADLINE => return vcpu.write_tsc_deadline(self, value),
+            msr_index::KVM_SYSTEM_TIME
+            | msr_index::KVM_WALL_CLOCK
+            | msr_index::KVM_FIRST..=msr_index::KVM_LAST => {
+                return self.write_pv_msr(vm, vcpu, index, value);
+            }
             msr_index::PAT => {
                 self.msrs
                     .write(index, value, &access(vm, &self.features, from_user))?;

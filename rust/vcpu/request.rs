@@ -43,6 +43,8 @@ pub(crate) enum Request {
     Event,
     /// The local APIC's timer expired.
     Timer,
+    /// The guest's clock in its memory is out of date.
+    Clock,
     /// What exits is to be decided anew.
     Intercepts,
 }

@@ -199,6 +199,9 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::Intercepts) {
         owned.take_msr_filter(vm);
     }
+    if taken.has(Request::Clock) {
+        owned.update_pv(vm);
+    }
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
         vcpu.count_event(Event::TlbFlush);
@@ -215,6 +218,9 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
 
 /// Enters the guest until an exit needs more than can be done without sleeping.
 fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+    if owned.pv_may_be_stale() {
+        owned.refresh_pv(vm);
+    }
     handle_requests(vm, vcpu, owned);
     if owned.state.mp_state != MpState::Runnable {
         return Ok(Next::Resume);
@@ -236,7 +242,6 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = owned.load(&preempt);
         state.has_run = true;
-        state.catch_up_tsc(&vmcs);
         match run_exits(vm, vcpu, &vmcs, state, &preempt) {
             Step::Resume => return Ok(Next::Resume),
             Step::ToUser => return Ok(Next::ToUser),

@@ -10,6 +10,7 @@ use super::{
     events::Events,
     guest_debug::GuestDebug,
     pending::Pending,
+    pv::Pv,
     tsc::GuestTsc, //
 };
 use crate::{
@@ -155,6 +156,8 @@ pub(crate) struct State {
     pub(crate) lapic: Option<lapic::Owned>,
     /// The time-stamp counter.
     pub(crate) tsc: GuestTsc,
+    /// What a guest that knows of KVM has.
+    pub(crate) pv: Pv,
     /// IA32_TSC_ADJUST.
     pub(crate) tsc_adjust: u64,
     /// The VM's MSR filter as this vCPU knows it, which keeps the bitmap of the VMCS.
@@ -193,6 +196,7 @@ impl State {
             has_run: false,
             lapic: None,
             tsc: GuestTsc::of_host(),
+            pv: Pv::default(),
             tsc_adjust: 0,
             msr_filter: None,
         })

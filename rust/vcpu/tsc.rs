@@ -3,6 +3,7 @@
 //! The guest's time-stamp counter: the host's, scaled and with an offset.
 
 use super::{
+    request::Request,
     state::State,
     Vcpu, //
 };
@@ -68,6 +69,17 @@ impl GuestTsc {
     /// Returns the guest's counter now.
     pub(crate) fn now(&self) -> u64 {
         self.at(rdtsc())
+    }
+
+    /// Returns the frequency in kHz that the counter really has.
+    pub(crate) fn hardware_khz(&self) -> u32 {
+        // CAST: As KVM limits it.
+        (u128::from(tsc_khz()) * u128::from(self.ratio) >> FRACTION) as u32
+    }
+
+    /// Returns whether the counter must catch up with the time now and then.
+    pub(crate) fn catches_up(&self) -> bool {
+        self.catch_up.is_some()
     }
 
     /// Returns the offset with which the counter is `value` now.
@@ -202,6 +214,7 @@ impl State {
             self.tsc.catch_up = Some((now_ns(), self.tsc.now()));
         }
         vmcs.write(field::TSC_OFFSET, offset);
+        vcpu.doorbell().set(Request::Clock);
         // A deadline is in guest time.
         vcpu.on_timer(self);
     }

@@ -20,6 +20,20 @@ macro_rules! indices {
 }
 
 indices! {
+    /// KVM: where the guest wants the wall-clock time, by its old number.
+    KVM_WALL_CLOCK = 0x11,
+    /// KVM: where the guest has its clock, by its old number.
+    KVM_SYSTEM_TIME = 0x12,
+    /// First of KVM's own MSRs.
+    KVM_FIRST = 0x4b56_4d00,
+    /// KVM: where the guest wants the wall-clock time.
+    KVM_WALL_CLOCK_NEW = 0x4b56_4d00,
+    /// KVM: where the guest has its clock.
+    KVM_SYSTEM_TIME_NEW = 0x4b56_4d01,
+    /// KVM: where the guest is told how much time was stolen from it.
+    KVM_STEAL_TIME = 0x4b56_4d03,
+    /// Last of KVM's own MSRs.
+    KVM_LAST = 0x4b56_4dff,
     /// Time-stamp counter.
     TSC = 0x10,
     /// Base address, mode and enabling of the local APIC.
@@ -142,6 +156,11 @@ const SAVED: &[(u32, Condition)] = &[
     (SPEC_CTRL, |f| f.has(Feature::SPEC_CTRL)),
     (XSS, |f| f.has(Feature::XSAVES)),
     (DEBUGCTL, always),
+    (KVM_SYSTEM_TIME, always),
+    (KVM_WALL_CLOCK, always),
+    (KVM_SYSTEM_TIME_NEW, always),
+    (KVM_WALL_CLOCK_NEW, always),
+    (KVM_STEAL_TIME, always),
     (TSC_ADJUST, |f| f.has(Feature::TSC_ADJUST)),
     (TSC_DEADLINE, |f| f.has(Feature::TSC_DEADLINE)),
     (ARCH_CAPABILITIES, |f| f.has(Feature::ARCH_CAPABILITIES)),

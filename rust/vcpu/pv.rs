@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a guest that knows of KVM is told and may ask: its clock, the time that was stolen from it, and
+//! hypercalls. See Documentation/virt/kvm/x86/{msr,hypercalls}.rst in the kernel's source.
+
+use super::{
+    request::Request,
+    state::{
+        State,
+        RAX, //
+    },
+    Owned,
+    Vcpu, //
+};
+use crate::{
+    linux::clock::run_delay,
+    vm::{
+        clock::Scale,
+        Vm, //
+    },
+    vmx::vmcs::CurrentVmcs,
+    x86::{
+        addr::Gpa,
+        guest_msr::MsrError,
+        msr_index, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// A paravirtual feature, by its bit in leaf 0x4000_0001, EAX.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Feature {
+    /// The clock by its old MSRs.
+    Clock = 0,
+    /// The clock by its new MSRs.
+    Clock2 = 3,
+    /// Stolen time.
+    StealTime = 5,
+    /// A hint that another vCPU should run.
+    SchedYield = 13,
+}
+
+/// Bit 1 of the features: there is no need to wait after port I/O.
+const NOP_IO_DELAY: u32 = 1 << 1;
+/// Bit 24 of the features: the clock's stable flag can be trusted.
+const CLOCK_STABLE: u32 = 1 << 24;
+
+/// The features that guests can be told of.
+pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
+    | 1 << Feature::Clock2 as u32
+    | 1 << Feature::StealTime as u32
+    | NOP_IO_DELAY
+    | CLOCK_STABLE;
+
+/// Bit 0 of the address in an MSR: what is at the address is kept up to date.
+const ENABLED: u64 = 1;
+/// Bits of the steal-time MSR that must be 0.
+const STEAL_RESERVED: u64 = 0x3e;
+/// Flag of the clock: its pair of counter and time is that of all vCPUs.
+const STABLE: u8 = 1 << 0;
+/// Flag of the clock: the client stopped the guest for a while. The guest clears it.
+const STOPPED: u8 = 1 << 1;
+
+/// The paravirtual state of a vCPU.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pv {
+    /// What CPUID does not tell is not there (KVM_CAP_ENFORCE_PV_FEATURE_CPUID).
+    pub(crate) enforced: bool,
+    system_time: u64,
+    steal_time: u64,
+    last_delay: u64,
+    wall_clock: Option<u64>,
+    stopped: bool,
+}
+
+/// Returned by hypercalls, as KVM defines it.
+const KVM_ENOSYS: i64 = -1000;
+const KVM_EPERM: i64 = -1;
+const KVM_EOPNOTSUPP: i64 = -95;
+
+/// Hypercalls.
+const HC_VAPIC_POLL_IRQ: u64 = 1;
+const HC_CLOCK_PAIRING: u64 = 9;
+const HC_SCHED_YIELD: u64 = 11;
+
+impl State {
+    /// Returns whether the guest may use the feature.
+    fn has_pv(&self, feature: Feature) -> bool {
+        !self.pv.enforced || self.features.kvm_features & 1 << feature as u32 != 0
+    }
+
+    /// Returns `Unknown` unless the guest may use the feature.
+    fn need_pv(&self, feature: Feature) -> Result<(), MsrError> {
+        if self.has_pv(feature) {
+            Ok(())
+        } else {
+            Err(MsrError::Unknown)
+        }
+    }
+
+    /// Returns the value of a paravirtual MSR.
+    pub(crate) fn read_pv_msr(&self, vm: &Vm, index: u32) -> Result<u64, MsrError> {
+        match index {
+            msr_index::KVM_WALL_CLOCK => self.need_pv(Feature::Clock).map(|()| vm.wall_clock()),
+            msr_index::KVM_WALL_CLOCK_NEW => {
+                self.need_pv(Feature::Clock2).map(|()| vm.wall_clock())
+            }
+            msr_index::KVM_SYSTEM_TIME => {
+                self.need_pv(Feature::Clock).map(|()| self.pv.system_time)
+            }
+            msr_index::KVM_SYSTEM_TIME_NEW => {
+                self.need_pv(Feature::Clock2).map(|()| self.pv.system_time)
+            }
+            msr_index::KVM_STEAL_TIME => self
+                .need_pv(Feature::StealTime)
+                .map(|()| self.pv.steal_time),
+            _ => Err(MsrError::Unknown),
+        }
+    }
+
+    /// Writes a paravirtual MSR; guest memory is written before the next VM entry.
+    pub(crate) fn write_pv_msr(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        index: u32,
+        value: u64,
+    ) -> Result<(), MsrError> {
+        match index {
+            msr_index::KVM_WALL_CLOCK | msr_index::KVM_WALL_CLOCK_NEW => {
+                self.need_pv(if index == msr_index::KVM_WALL_CLOCK {
+                    Feature::Clock
+                } else {
+                    Feature::Clock2
+                })?;
+                vm.set_wall_clock(value);
+                self.pv.wall_clock = Some(value);
+            }
+            msr_index::KVM_SYSTEM_TIME | msr_index::KVM_SYSTEM_TIME_NEW => {
+                self.need_pv(if index == msr_index::KVM_SYSTEM_TIME {
+                    Feature::Clock
+                } else {
+                    Feature::Clock2
+                })?;
+                self.pv.system_time = value;
+            }
+            msr_index::KVM_STEAL_TIME => {
+                self.need_pv(Feature::StealTime)?;
+                if value & STEAL_RESERVED != 0 {
+                    return Err(MsrError::Invalid);
+                }
+                self.pv.steal_time = value;
+            }
+            _ => return Err(MsrError::Unknown),
+        }
+        vcpu.doorbell().set(Request::Clock);
+        Ok(())
+    }
+
+    /// Notes that the client stopped the guest for a while; `EINVAL` if it has no clock.
+    pub(crate) fn note_stopped(&mut self, vcpu: &Vcpu) -> Result {
+        if self.pv.system_time & ENABLED == 0 {
+            return Err(EINVAL);
+        }
+        self.pv.stopped = true;
+        vcpu.doorbell().set(Request::Clock);
+        Ok(())
+    }
+
+    /// Does a hypercall.
+    pub(crate) fn hypercall(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let long = self.is_64bit(vmcs);
+        let width = if long { u64::MAX } else { 0xffff_ffff };
+        let number = self.gpr(RAX) & width;
+        let result = if self.cpl(vmcs) != 0 {
+            KVM_EPERM
+        } else {
+            match number {
+                HC_VAPIC_POLL_IRQ => 0,
+                // It is a hint: the vCPU goes on.
+                HC_SCHED_YIELD if self.has_pv(Feature::SchedYield) => 0,
+                HC_CLOCK_PAIRING => KVM_EOPNOTSUPP,
+                _ => KVM_ENOSYS,
+            }
+        };
+        // CAST: The two's complement of the error.
+        self.set_gpr(RAX, result as u64 & width);
+        self.skip_instruction(vmcs);
+    }
+}
+
+impl Owned {
+    /// Returns whether something in guest memory may be out of date without a request.
+    #[inline]
+    pub(crate) fn pv_may_be_stale(&self) -> bool {
+        self.state.pv.steal_time & ENABLED != 0 || self.state.tsc.catches_up()
+    }
+
+    /// Brings up to date what changes without a request.
+    pub(crate) fn refresh_pv(&mut self, vm: &Vm) {
+        if self.state.tsc.catches_up() {
+            self.with_vmcs(|vmcs, state| state.catch_up_tsc(vmcs));
+            self.write_clock(vm);
+        }
+        if self.state.pv.steal_time & ENABLED != 0 && run_delay() != self.state.pv.last_delay {
+            self.write_steal_time(vm);
+        }
+    }
+
+    /// Writes to guest memory what [`Request::Clock`] is about.
+    pub(crate) fn update_pv(&mut self, vm: &Vm) {
+        if let Some(gpa) = self.state.pv.wall_clock.take() {
+            // A guest that names no memory gets nothing.
+            let _ = write_wall_clock(vm, gpa);
+        }
+        self.write_clock(vm);
+        if self.state.pv.steal_time & ENABLED != 0 {
+            self.write_steal_time(vm);
+        }
+    }
+
+    fn write_clock(&mut self, vm: &Vm) {
+        let pv = &mut self.state.pv;
+        if pv.system_time & ENABLED == 0 {
+            return;
+        }
+        let gpa = Gpa::new(pv.system_time & !ENABLED);
+        let stopped = core::mem::take(&mut pv.stopped);
+        let (host_tsc, ns, stable) = vm.clock().pair();
+        let tsc = &self.state.tsc;
+        let scale = Scale::of_khz(tsc.hardware_khz());
+        let mut flags = if stable && !tsc.catches_up() {
+            STABLE
+        } else {
+            0
+        };
+        if stopped {
+            flags |= STOPPED;
+        }
+        // What the guest has not cleared stays.
+        let old = vm.memory().read_word::<u8>(offset(gpa, 29)).unwrap_or(0);
+        flags |= old & STOPPED;
+        let mut data = [0; 24];
+        let fields = [
+            (0, &tsc.at(host_tsc).to_le_bytes()[..]),
+            (8, &ns.to_le_bytes()[..]),
+            (16, &scale.multiplier.to_le_bytes()[..]),
+            (20, &scale.shift.to_le_bytes()[..]),
+            (21, &[flags][..]),
+        ];
+        for (at, bytes) in fields {
+            if let Some(target) = data.get_mut(at..at + bytes.len()) {
+                target.copy_from_slice(bytes);
+            }
+        }
+        let _ = versioned(vm, gpa, 0, |vm| vm.memory().write(offset(gpa, 8), &data));
+    }
+
+    fn write_steal_time(&mut self, vm: &Vm) {
+        let gpa = Gpa::new(self.state.pv.steal_time & !(STEAL_RESERVED | ENABLED));
+        let delay = run_delay();
+        let stolen = delay.wrapping_sub(self.state.pv.last_delay);
+        let written = versioned(vm, gpa, 8, |vm| {
+            let memory = vm.memory();
+            let steal: u64 = memory.read_word(gpa)?;
+            // The vCPU runs: it is not preempted.
+            memory.write(offset(gpa, 16), &[0])?;
+            memory.write(gpa, &steal.wrapping_add(stolen).to_le_bytes())
+        });
+        if written.is_ok() {
+            self.state.pv.last_delay = delay;
+        }
+    }
+}
+
+/// Returns the address `by` bytes further.
+fn offset(gpa: Gpa, by: u64) -> Gpa {
+    Gpa::new(gpa.value().wrapping_add(by))
+}
+
+/// Writes something whose version, at `at` from `gpa`, is odd meanwhile and a higher even number then.
+fn versioned(vm: &Vm, gpa: Gpa, at: u64, write: impl FnOnce(&Vm) -> Result) -> Result {
+    let memory = vm.memory();
+    let version = offset(gpa, at);
+    // The first time there may be anything.
+    let odd = memory.read_word::<u32>(version)?.wrapping_add(1) | 1;
+    memory.write(version, &odd.to_le_bytes())?;
+    let result = write(vm);
+    memory.write(version, &odd.wrapping_add(1).to_le_bytes())?;
+    result
+}
+
+/// Writes the wall-clock time at which the VM's clock was 0.
+fn write_wall_clock(vm: &Vm, gpa: u64) -> Result {
+    const NS_PER_SEC: u64 = 1_000_000_000;
+    if gpa == 0 {
+        return Ok(());
+    }
+    let gpa = Gpa::new(gpa);
+    let epoch = vm.clock().epoch_ns();
+    // CAST: Seconds until 2106, and below a thousand million.
+    let (seconds, ns) = ((epoch / NS_PER_SEC) as u32, (epoch % NS_PER_SEC) as u32);
+    versioned(vm, gpa, 0, |vm| {
+        vm.memory().write(offset(gpa, 4), &seconds.to_le_bytes())?;
+        vm.memory().write(offset(gpa, 8), &ns.to_le_bytes())
+    })
+}
