@@ -6,7 +6,7 @@
 //! as many elements per exit as fit into a page of guest memory and 1024 bytes of data.
 
 use super::{
-    emulation::Context,
+    context::Context,
     pending::{
         Pending,
         StringIo, //
@@ -227,14 +227,6 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     }
     let down = state.fetched_rflags() & Rflags::DF.value() != 0;
     let size = u64::from(io.size);
-    let offset = io.truncate(state.gpr(io.pointer()));
-    let elements = |bytes: u64| bytes.checked_div(size).unwrap_or(0);
-    let fits = if down {
-        1
-    } else {
-        elements(PAGE_SIZE - offset % PAGE_SIZE)
-    };
-    let count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
 
     // An element that the guest may not access faults before the client sees it.
     let parts = match io.locate(vm, state, &context) {
@@ -244,11 +236,19 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
             return Ok(Next::Resume);
         }
     };
+    let [(first, first_len), (rest, rest_len)] = parts;
+    let elements = |bytes: u64| bytes.checked_div(size).unwrap_or(0);
+    let fits = if down {
+        1
+    } else {
+        elements(PAGE_SIZE - first.offset_in_page())
+    };
+    let count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
+
     if !io.input {
         let mut data = [0; MAX_STRING];
         // CAST: At most MAX_STRING.
         let len = (count * size) as usize;
-        let [(first, first_len), (rest, rest_len)] = parts;
         let split = if count == 1 { first_len } else { len };
         let (head, tail) = data.split_at_mut(split.min(MAX_STRING));
         vm.memory().read(first, head)?;

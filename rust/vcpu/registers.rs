@@ -3,8 +3,8 @@
 //! The registers as a client reads and writes them.
 
 use super::{
+    context::Context,
     control,
-    emulation::Context,
     reset,
     state::{
         State,

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest as its next instruction finds it: segments, paging and mode, and the addresses that follow.
+
+use super::state::State;
+use crate::{
+    emulate::{
+        Mode,
+        Segment as Name, //
+    },
+    mmu::guest_walk::{
+        translate,
+        GuestPaging,
+        WalkAccess, //
+    },
+    vm::Vm,
+    vmx::{
+        field::{
+            self,
+            Natural, //
+        },
+        vmcs::CurrentVmcs, //
+    },
+    x86::{
+        addr::{
+            Gpa,
+            Gva,
+            PAGE_SIZE, //
+        },
+        control_regs::{
+            Cr0,
+            Cr4,
+            Efer,
+            Rflags, //
+        },
+        cpuid::Feature,
+        exception::{
+            Exception,
+            Vector, //
+        },
+        msr_value::is_canonical,
+        segment::Segment,
+        segment_register::SegmentRegister, //
+    }, //
+};
+
+/// The longest instruction.
+pub(super) const MAX_INSTRUCTION: usize = 15;
+
+/// What of the guest's state an instruction's meaning depends on, read from the VMCS once.
+pub(crate) struct Context {
+    /// ES, CS, SS, DS, FS, GS.
+    segments: [Segment; 6],
+    /// How linear addresses are translated.
+    pub(crate) paging: GuestPaging,
+    pub(super) mode: Mode,
+    linear_bits: u8,
+}
+
+impl Context {
+    /// Reads the context, and fetches the cached registers.
+    pub(crate) fn read(state: &mut State, vmcs: &CurrentVmcs<'_>) -> Self {
+        state.fetch(vmcs);
+        let cr0 = state.cr0(vmcs);
+        let cr4 = state.cr4(vmcs);
+        let rflags = state.fetched_rflags();
+        let mut segments = [Segment::reset_data(); 6];
+        for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
+            *segment = vmcs.segment(register);
+        }
+        let [_, code, ..] = segments;
+        let mode = if !cr0.contains(Cr0::PE) {
+            Mode::Real
+        } else if rflags & Rflags::VM.value() != 0 {
+            Mode::Virtual8086
+        } else if state.efer.contains(Efer::LMA) && code.l {
+            Mode::Long64
+        } else if code.db {
+            Mode::Protected32
+        } else {
+            Mode::Protected16
+        };
+        let Natural(cr3) = vmcs.read(field::GUEST_CR3);
+        Self {
+            segments,
+            paging: GuestPaging {
+                cr0,
+                cr3,
+                cr4,
+                efer: state.efer,
+                pdptrs: vmcs.pdptes(),
+                alignment_check: rflags & Rflags::AC.value() != 0,
+                cpl: state.cpl(vmcs),
+                phys_bits: u32::from(state.features.physical_bits),
+                huge_1g: state.features.has(Feature::GBPAGES),
+            },
+            mode,
+            linear_bits: if cr4.contains(Cr4::LA57) { 57 } else { 48 },
+        }
+    }
+
+    /// Returns a segment register.
+    pub(super) fn segment(&self, name: Name) -> &Segment {
+        let [es, cs, ss, ds, fs, gs] = &self.segments;
+        match name {
+            Name::Es => es,
+            Name::Cs => cs,
+            Name::Ss => ss,
+            Name::Ds => ds,
+            Name::Fs => fs,
+            Name::Gs => gs,
+        }
+    }
+
+    /// Returns the linear address of `offset` in a segment for an access of `size` bytes.
+    pub(crate) fn linear(
+        &self,
+        name: Name,
+        offset: u64,
+        size: u64,
+        write: bool,
+    ) -> Result<u64, Exception> {
+        let segment = self.segment(name);
+        let fault = || {
+            let vector = if matches!(name, Name::Ss) {
+                Vector::SS
+            } else {
+                Vector::GP
+            };
+            Exception::with_error_code(vector, 0)
+        };
+        let last = size.saturating_sub(1);
+        if self.mode == Mode::Long64 {
+            let base = match name {
+                Name::Fs | Name::Gs => segment.base,
+                _ => 0,
+            };
+            let linear = base.wrapping_add(offset);
+            let end = linear.wrapping_add(last);
+            if !is_canonical(linear, self.linear_bits) || !is_canonical(end, self.linear_bits) {
+                return Err(fault());
+            }
+            return Ok(linear);
+        }
+        let offset = offset & 0xffff_ffff;
+        let end = offset + last;
+        if self.mode == Mode::Protected32 || self.mode == Mode::Protected16 {
+            let code = segment.kind & 8 != 0;
+            let writable_or_readable = segment.kind & 2 != 0;
+            if segment.unusable
+                || (write && code)
+                || (!writable_or_readable && (write || (code && !matches!(name, Name::Cs))))
+            {
+                return Err(fault());
+            }
+        }
+        let limit = u64::from(segment.limit);
+        let expand_down = segment.kind & 0xc == 4 && self.mode != Mode::Real;
+        let inside = if expand_down {
+            let top = if segment.db { 0xffff_ffff } else { 0xffff };
+            offset > limit && end <= top
+        } else {
+            end <= limit
+        };
+        if !inside {
+            return Err(fault());
+        }
+        Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Returns the guest-physical address behind a linear one.
+    pub(crate) fn translate(
+        &self,
+        vm: &Vm,
+        linear: u64,
+        write: bool,
+        execute: bool,
+    ) -> Result<Gpa, Exception> {
+        let access = WalkAccess {
+            write,
+            execute,
+            implicit: false,
+        };
+        translate(vm.memory(), &self.paging, Gva::new(linear), access)
+            .map_err(|fault| Exception::page_fault(fault.error_code, fault.gva.value()))
+    }
+
+    /// Reads the bytes of the instruction at RIP, fewer than 15 if the next page is not there.
+    pub(super) fn fetch(
+        &self,
+        vm: &Vm,
+        rip: u64,
+    ) -> Result<([u8; MAX_INSTRUCTION], usize), Exception> {
+        let mut bytes = [0; MAX_INSTRUCTION];
+        let mut len = 0;
+        let linear = match self.mode {
+            Mode::Long64 => rip,
+            _ => self.segment(Name::Cs).base.wrapping_add(rip) & 0xffff_ffff,
+        };
+        while len < MAX_INSTRUCTION {
+            let at = linear.wrapping_add(len as u64);
+            let gpa = match self.translate(vm, at, false, true) {
+                Ok(gpa) => gpa,
+                Err(fault) if len == 0 => return Err(fault),
+                Err(_) => break,
+            };
+            // CAST: At most the size of a page.
+            let in_page = (PAGE_SIZE - gpa.offset_in_page()) as usize;
+            let end = MAX_INSTRUCTION.min(len + in_page);
+            let Some(target) = bytes.get_mut(len..end) else {
+                break;
+            };
+            if vm.memory().read(gpa, target).is_err() {
+                break;
+            }
+            len = end;
+        }
+        Ok((bytes, len))
+    }
+}
