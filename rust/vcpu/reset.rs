@@ -211,6 +211,8 @@ pub(super) fn dump(vmcs: &CurrentVmcs<'_>) {
         return;
     }
     for &(name, encoding) in field::ALL {
-        pr_debug!("{}: {:#x}\n", name, vmcs.read_encoding(encoding));
+        if let Some(value) = vmcs.read_encoding(encoding) {
+            pr_debug!("{}: {:#x}\n", name, value);
+        }
     }
 }

@@ -62,38 +62,55 @@ impl Invalidate {
 /// the field.
 #[inline(always)]
 pub(super) unsafe fn vmread(encoding: u32) -> u64 {
-    let value: u64;
     #[cfg(not(CONFIG_RUST_DEBUG_ASSERTIONS))]
-    // SAFETY: VMREAD to a register only reads the current VMCS, which exists by the requirement.
-    unsafe {
-        asm!(
-            "2: vmread {value}, {field}",
-            "3:",
-            on_fault_skip!(),
-            value = out(reg) value,
-            field = in(reg) u64::from(encoding),
-            options(nostack, readonly),
-        )
-    };
-    #[cfg(CONFIG_RUST_DEBUG_ASSERTIONS)]
     {
-        let failed: u8;
-        // SAFETY: As above; SETNA looks at the flags that VMREAD leaves.
+        let value: u64;
+        // SAFETY: VMREAD to a register only reads the current VMCS, which exists by the requirement.
         unsafe {
             asm!(
                 "2: vmread {value}, {field}",
-                "setna {failed}",
                 "3:",
                 on_fault_skip!(),
                 value = out(reg) value,
-                failed = inout(reg_byte) 0u8 => failed,
                 field = in(reg) u64::from(encoding),
                 options(nostack, readonly),
             )
         };
-        kernel::warn_on!(failed != 0);
+        value
     }
-    value
+    #[cfg(CONFIG_RUST_DEBUG_ASSERTIONS)]
+    {
+        // SAFETY: By the function's requirement.
+        let value = unsafe { vmread_if_present(encoding) };
+        kernel::warn_on!(value.is_none());
+        value.unwrap_or(0)
+    }
+}
+
+/// Returns the raw value of the field `encoding` of the current VMCS, `None` if the CPU has no such
+/// field.
+///
+/// # Safety
+///
+/// A VMCS must be current on this CPU, and the caller must not move to another one.
+pub(super) unsafe fn vmread_if_present(encoding: u32) -> Option<u64> {
+    let value: u64;
+    let failed: u8;
+    // SAFETY: VMREAD to a register only reads the current VMCS, which exists by the requirement; SETNA
+    // looks at the flags that it leaves.
+    unsafe {
+        asm!(
+            "2: vmread {value}, {field}",
+            "setna {failed}",
+            "3:",
+            on_fault_skip!(),
+            value = inout(reg) 0u64 => value,
+            failed = inout(reg_byte) 0u8 => failed,
+            field = in(reg) u64::from(encoding),
+            options(nostack, readonly),
+        )
+    };
+    (failed == 0).then_some(value)
 }
 
 /// Writes `value` to the field `encoding` of the current VMCS.

@@ -435,11 +435,12 @@ impl CurrentVmcs<'_> {
         self.write(field, self.read(field) & !bits);
     }
 
-    /// Returns the raw value of the field with this encoding, for a dump.
-    pub(crate) fn read_encoding(&self, encoding: u32) -> u64 {
+    /// Returns the raw value of the field with this encoding, for a dump; `None` if the CPU has no such
+    /// field.
+    pub(crate) fn read_encoding(&self, encoding: u32) -> Option<u64> {
         self.check();
-        // SAFETY: As in `read`; a field that the CPU does not have fails without effect.
-        unsafe { instruction::vmread(encoding) }
+        // SAFETY: By the type's meaning a VMCS is current.
+        unsafe { instruction::vmread_if_present(encoding) }
     }
 
     /// Returns whether the VMCS, which is about to be entered, was launched since it was last clear.
