@@ -72,9 +72,11 @@ static long until_it_works(int fd, unsigned long request, unsigned long arg,
 		if (value < 0 && value != -ENOMEM && value != -EFAULT && value != -EINTR)
 			die("allocation %d: %ld", n, value);
 		*failures += 1;
-		/* An allocation that may fail without harm; undo what was made. */
+		/* That one may fail without harm: undo what was made, and go on. */
 		if (value >= 0 && (request == KVM_CREATE_VM || request == KVM_CREATE_VCPU))
-			return value;
+			close(value);
+		if (value >= 0 && request == KVM_CREATE_VCPU)
+			arg++;
 	}
 	die("more than %d allocations", MOST);
 }
@@ -109,7 +111,7 @@ TEST_F(failslab, create)
 	vcpu = until_it_works(vm, KVM_CREATE_VCPU, 0, &failures);
 	ASSERT_GE(vcpu, 0);
 	TH_LOG("%u failures", failures);
-	EXPECT_GT(failures, 5);
+	EXPECT_GT(failures, 0);
 	close(vcpu);
 	close(vm);
 	close(device);

@@ -136,8 +136,8 @@ fn set_region(vm: &Vm, region: &kvm_userspace_memory_region) -> Result<isize> {
 
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
     let vcpu = vm.create_vcpu(id as u64)?;
-    let name = CString::try_from_fmt(fmt!("kvm-rs-vcpu:{}", vcpu.id()))?;
     let install = || {
+        let name = CString::try_from_fmt(fmt!("kvm-rs-vcpu:{}", vcpu.id()))?;
         let file = Arc::new(VcpuFile::new(vm.into(), vcpu.clone()), GFP_KERNEL_ACCOUNT)?;
         anon_inode::install::<VcpuFile>(&name, file)
     };
