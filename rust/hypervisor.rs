@@ -27,6 +27,7 @@ use crate::{
         vpid::VpidPool, //
     },
     x86::cpuid::{
+        Feature,
         HostCpuid,
         Model,
         Supported, //
@@ -51,6 +52,8 @@ pub(crate) struct Hypervisor {
     pub(crate) model: Model,
     /// Width of host-physical addresses in bits.
     pub(crate) physical_bits: u8,
+    /// The CPU snoops its own caches for accesses of all types of memory.
+    pub(crate) self_snoop: bool,
     _mitigations: Mitigations,
 }
 
@@ -149,6 +152,7 @@ impl Hypervisor {
             vpids: Arc::pin_init(VpidPool::new(), GFP_KERNEL)?,
             model: Model::new(&ThisCpu, supported),
             physical_bits,
+            self_snoop: cpu_call::has(Feature::SELFSNOOP),
             _mitigations: Mitigations::new()?,
         };
         hypervisor.describe();

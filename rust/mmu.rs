@@ -9,6 +9,7 @@
 //! | [`direct`] | the map that nonpaging shadow and EPT share, generic over the entry format |
 //! | [`entry`] | what an entry says, and the trait for how it is written |
 //! | [`ept`], [`long_mode`] | the formats |
+//! | [`memory_type`] | how a page is cached |
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
 //! | [`fault`] | from a guest's fault to a mapping |
@@ -45,6 +46,7 @@ mod invalidation;
 mod level;
 #[allow(dead_code, reason = "for shadow paging; until then only tested")]
 mod long_mode;
+mod memory_type;
 mod stats;
 mod table;
 mod tlb;
@@ -79,7 +81,13 @@ use ept::{
 use invalidation::Invalidation;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// What the processor can do for a VM's tables.
@@ -135,6 +143,7 @@ struct Core<R: RemoteFlush> {
     #[pin]
     invalidation: Invalidation,
     sizes: Sizes,
+    honor_guest_pat: Atomic<bool>,
     remote: Arc<R>,
 }
 
@@ -169,6 +178,11 @@ impl<R: RemoteFlush> Mmu<R> {
     pub(crate) fn ept_pointer(&self) -> u64 {
         let direct = &self.core.direct;
         Ept::pointer(direct.root(), direct.levels(), direct.variant())
+    }
+
+    /// Lets the guest's PAT decide about the types of memory that is mapped from now on.
+    pub(crate) fn honor_guest_pat(&self) {
+        self.core.honor_guest_pat.store(true, Relaxed);
     }
 
     /// Returns once the guest can go on after a fault at `gpa`, or tells what it met instead of memory.
@@ -208,8 +222,18 @@ impl<R: RemoteFlush> Core<R> {
                 huge_2m: config.huge_2m,
                 huge_1g: config.huge_1g,
             },
+            honor_guest_pat: Atomic::new(false),
             remote: remote,
         })
+    }
+
+    /// Returns what decides about the types of pages that are mapped from now on.
+    fn memory_types(&self) -> memory_type::Policy {
+        if self.honor_guest_pat.load(Relaxed) {
+            memory_type::Policy::HonorGuestPat
+        } else {
+            memory_type::Policy::IgnoreGuestPat
+        }
     }
 
     /// Changes the slots, and takes out the translations that are wrong then.

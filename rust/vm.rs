@@ -369,6 +369,19 @@ impl Vm {
         &self.settings
     }
 
+    /// Returns the quirks that a client can turn off, as bits.
+    pub(crate) fn quirks(&self) -> u32 {
+        settings::quirks(self.hypervisor.self_snoop)
+    }
+
+    /// Turns quirks off, for good. Those that cannot be turned off are ignored.
+    pub(crate) fn disable_quirks(&self, quirks: u32) {
+        self.settings.disable_quirks(quirks & self.quirks());
+        if !self.settings.has(Quirk::IgnoreGuestPat) {
+            self.mmu.honor_guest_pat();
+        }
+    }
+
     /// Replaces the MSR filter; each vCPU takes it before it enters its guest again.
     pub(crate) fn set_msr_filter(&self, filter: Arc<MsrFilter>) {
         self.settings.set_msr_filter(filter);

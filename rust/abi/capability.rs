@@ -10,7 +10,7 @@ use crate::{
     linux::cpu_call::online_cpus,
     vcpu::guest_debug,
     vm::{
-        settings::QUIRKS,
+        settings::quirks,
         MAX_VCPUS,
         MAX_VCPU_IDS, //
     },
@@ -76,7 +76,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
         // CAST: A few bits, and small numbers.
-        KVM_CAP_DISABLE_QUIRKS2 => QUIRKS as i32,
+        KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,

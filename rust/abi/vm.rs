@@ -24,10 +24,7 @@ use crate::{
         interrupt::deliver::deliver,
         tsc::requested_khz, //
     },
-    vm::{
-        settings::QUIRKS,
-        Vm, //
-    },
+    vm::Vm,
     x86::addr::{
         Gpa,
         Hva, //
@@ -178,10 +175,10 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         KVM_CAP_EXCEPTION_PAYLOAD => vm.enable_exception_payloads(argument != 0),
         KVM_CAP_X86_TRIPLE_FAULT_EVENT => vm.enable_triple_fault_events(argument != 0),
         KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,
-        KVM_CAP_DISABLE_QUIRKS2 if argument & !u64::from(QUIRKS) != 0 => return Err(EINVAL),
+        KVM_CAP_DISABLE_QUIRKS2 if argument & !u64::from(vm.quirks()) != 0 => return Err(EINVAL),
         // CAST: Of the older capability's argument, unknown quirks are dropped.
         KVM_CAP_DISABLE_QUIRKS | KVM_CAP_DISABLE_QUIRKS2 => {
-            vm.settings().disable_quirks(argument as u32);
+            vm.disable_quirks(argument as u32);
         }
         KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),
         KVM_CAP_X86_USER_SPACE_MSR => {

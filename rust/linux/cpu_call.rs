@@ -3,7 +3,10 @@
 //! Calls to other CPUs, and what this module learns of CPUs.
 
 use super::preempt::PreemptGuard;
-use crate::bindings;
+use crate::{
+    bindings,
+    x86::cpuid::Feature, //
+};
 use core::ffi::c_void;
 use kernel::prelude::*;
 
@@ -103,6 +106,11 @@ pub(crate) fn online_cpus() -> u32 {
 pub(crate) fn has_vmx() -> bool {
     // SAFETY: Reading it has no preconditions.
     unsafe { bindings::kvm_rs_cpu_has_vmx() }
+}
+
+/// Returns whether the kernel knows and uses the feature.
+pub(crate) fn has(feature: Feature) -> bool {
+    feature_word(feature.word().kernel_word()) & feature.mask() != 0
 }
 
 /// Returns word `index` of the kernel's own feature bits; all ones for a word that it does not have.

@@ -6,6 +6,8 @@
 //! host memory, how large the page is, and what may be done with it. [`EntryFormat`] is the
 //! difference between them.
 
+pub(super) use super::memory_type::MemoryType;
+
 use super::level::Level;
 use crate::x86::addr::{
     Hpa,
@@ -53,15 +55,6 @@ impl Access {
             execute: self.execute || other.execute,
         }
     }
-}
-
-/// How the processor caches a page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum MemoryType {
-    /// As memory is.
-    WriteBack,
-    /// As devices need it.
-    Uncached,
 }
 
 /// What a leaf entry says.

@@ -72,10 +72,9 @@ impl EntryFormat for Ept {
         if leaf.access.execute {
             bits |= EXECUTE;
         }
-        // The guest's own choice of type would let it see memory that other users of the page have
-        // in their caches. No device of the host reads guest memory behind the caches.
         bits |= match leaf.memory_type {
             MemoryType::WriteBack => TYPE_WRITE_BACK << TYPE_SHIFT | IGNORE_PAT,
+            MemoryType::GuestPat => TYPE_WRITE_BACK << TYPE_SHIFT,
             MemoryType::Uncached => TYPE_UNCACHED << TYPE_SHIFT,
         };
         if level != Level::Page4K {
@@ -113,7 +112,8 @@ impl EntryFormat for Ept {
                 execute: bits & EXECUTE != 0,
             },
             memory_type: match (bits & TYPE_MASK) >> TYPE_SHIFT {
-                TYPE_WRITE_BACK => MemoryType::WriteBack,
+                TYPE_WRITE_BACK if bits & IGNORE_PAT != 0 => MemoryType::WriteBack,
+                TYPE_WRITE_BACK => MemoryType::GuestPat,
                 _ => MemoryType::Uncached,
             },
             accessed: bits & ACCESSED != 0,

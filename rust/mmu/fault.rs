@@ -186,11 +186,7 @@ impl<R: RemoteFlush> Core<R> {
         let level = self.level(found);
         let pfn = found.page.pfn().value();
         let write = found.page.is_writable() && !found.slot.flags().read_only;
-        let memory_type = if found.page.is_mmio() {
-            MemoryType::Uncached
-        } else {
-            MemoryType::WriteBack
-        };
+        let memory_type = MemoryType::of(found.page.is_mmio(), self.memory_types());
         Mapping {
             gfn: found.gfn,
             level,

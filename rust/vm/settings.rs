@@ -27,6 +27,8 @@ pub(crate) enum Quirk {
     MwaitNeverFaults,
     /// MSRs that tell features start with all that there are.
     StuffFeatureMsrs,
+    /// All memory is write-back, whatever the guest's PAT says.
+    IgnoreGuestPat,
 }
 
 impl Quirk {
@@ -35,13 +37,24 @@ impl Quirk {
             Self::MiscEnableNoMwait => bindings::KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT,
             Self::MwaitNeverFaults => bindings::KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS,
             Self::StuffFeatureMsrs => bindings::KVM_X86_QUIRK_STUFF_FEATURE_MSRS,
+            Self::IgnoreGuestPat => bindings::KVM_X86_QUIRK_IGNORE_GUEST_PAT,
         }
     }
 }
 
-/// The quirks that a client can turn off.
-pub(crate) const QUIRKS: u32 =
-    Quirk::MiscEnableNoMwait.bit() | Quirk::MwaitNeverFaults.bit() | Quirk::StuffFeatureMsrs.bit();
+/// Returns the quirks that a client can turn off, as bits.
+///
+/// `self_snoop` tells whether the CPU keeps its caches coherent when types of memory are mixed.
+pub(crate) const fn quirks(self_snoop: bool) -> u32 {
+    let always = Quirk::MiscEnableNoMwait.bit()
+        | Quirk::MwaitNeverFaults.bit()
+        | Quirk::StuffFeatureMsrs.bit();
+    if self_snoop {
+        always | Quirk::IgnoreGuestPat.bit()
+    } else {
+        always
+    }
+}
 
 /// What a client may change of a VM while its vCPUs run.
 #[pin_data]
@@ -71,12 +84,9 @@ impl Settings {
     }
 
     /// Turns quirks off, for good.
-    pub(crate) fn disable_quirks(&self, quirks: u32) {
+    pub(super) fn disable_quirks(&self, quirks: u32) {
         let mut old = self.disabled_quirks.load(Relaxed);
-        while let Err(now) = self
-            .disabled_quirks
-            .cmpxchg(old, old | (quirks & QUIRKS), Full)
-        {
+        while let Err(now) = self.disabled_quirks.cmpxchg(old, old | quirks, Full) {
             old = now;
         }
     }
