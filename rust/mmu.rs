@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`direct`] | the map that nonpaging shadow and EPT share, generic over the entry format |
 //! | [`entry`] | what an entry says, and the trait for how it is written |
-//! | [`ept`], [`long_mode`] | the formats |
+//! | [`ept`], [`long_mode`], [`pae`] | the formats |
 //! | [`memory_type`] | how a page is cached |
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
@@ -44,9 +44,9 @@ pub(crate) mod guest_format;
 pub(crate) mod guest_walk;
 mod invalidation;
 mod level;
-#[allow(dead_code, reason = "for shadow paging; until then only tested")]
 mod long_mode;
 mod memory_type;
+mod pae;
 mod stats;
 mod table;
 mod tlb;
@@ -74,6 +74,7 @@ use crate::{
     x86::addr::Gpa, //
 };
 use direct::DirectMmu;
+use entry::EntryFormat;
 use ept::{
     Ept,
     EptVariant, //
@@ -89,20 +90,44 @@ use kernel::{
         Arc, //
     }, //
 };
+use pae::Pae;
 
-/// What the processor can do for a VM's tables.
+/// What the tables of a VM are for the processor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tables {
+    /// Extended page tables, on which every guest runs.
+    Ept {
+        /// Level of the root: [`Level::Level4`] or [`Level::Level5`].
+        levels: Level,
+        /// The processor maintains accessed and dirty bits.
+        a_d: bool,
+        /// Pages of 2 MiB.
+        huge_2m: bool,
+        /// Pages of 1 GiB.
+        huge_1g: bool,
+    },
+    /// Ordinary ones, on which guests without paging run: what these take for physical addresses are
+    /// linear ones.
+    #[allow(dead_code, reason = "for CPUs without EPT")]
+    Shadow,
+}
+
+/// What a VM's memory MMU is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
-    /// Level of the root: [`Level::Level4`] or [`Level::Level5`].
-    pub(crate) levels: Level,
-    /// The processor maintains accessed and dirty bits.
-    pub(crate) a_d: bool,
-    /// Pages of 2 MiB.
-    pub(crate) huge_2m: bool,
-    /// Pages of 1 GiB.
-    pub(crate) huge_1g: bool,
-    /// Bits of a physical address.
+    /// The kind of tables.
+    pub(crate) tables: Tables,
+    /// Bits of a guest-physical address.
     pub(crate) max_phys_bits: u32,
+}
+
+/// Where the processor finds the tables of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Root {
+    /// This is the EPT pointer.
+    Ept(u64),
+    /// This is CR3, of PAE paging, whose entries may forbid execution.
+    Shadow(u64),
 }
 
 /// The sizes of pages that may be used.
@@ -125,21 +150,48 @@ impl Sizes {
 }
 
 /// The memory MMU of a VM.
+pub(crate) struct Mmu<R: RemoteFlush>(Formats<R>);
+
+/// The MMU in the format of the VM's tables.
+///
+/// Which it is, is asked once a call from outside; all that follows is compiled for the format.
+enum Formats<R: RemoteFlush> {
+    Ept(Pin<KBox<Registered<Ept, R>>>),
+    Shadow(Pin<KBox<Registered<Pae, R>>>),
+}
+
+/// Evaluates an expression with the core of whichever format it is.
+macro_rules! with_core {
+    ($mmu:expr, $core:ident => $value:expr) => {
+        match &$mmu.0 {
+            Formats::Ept(registered) => {
+                let $core = &registered.core;
+                $value
+            }
+            Formats::Shadow(registered) => {
+                let $core = &registered.core;
+                $value
+            }
+        }
+    };
+}
+
+/// What is told about changes of the client's address space.
 #[pin_data]
-pub(crate) struct Mmu<R: RemoteFlush> {
+struct Registered<F: EntryFormat, R: RemoteFlush> {
     // First, so that it is dropped first: no callback comes while the rest goes.
     #[pin]
-    notifier: mmu_notifier::Registration<Core<R>>,
-    core: Arc<Core<R>>,
+    notifier: mmu_notifier::Registration<Core<F, R>>,
+    core: Arc<Core<F, R>>,
 }
 
 /// What faults and the callbacks of the notifier share.
 #[pin_data]
-struct Core<R: RemoteFlush> {
+struct Core<F: EntryFormat, R: RemoteFlush> {
     #[pin]
     memory: GuestMemory,
     #[pin]
-    direct: DirectMmu<Ept>,
+    direct: DirectMmu<F>,
     #[pin]
     invalidation: Invalidation,
     sizes: Sizes,
@@ -150,39 +202,64 @@ struct Core<R: RemoteFlush> {
 impl<R: RemoteFlush> Mmu<R> {
     /// Returns how many entries are in the tables now.
     pub(crate) fn mapped(&self) -> PageCounts {
-        self.core.direct.stats().mapped()
+        with_core!(self, core => core.direct.stats().mapped())
     }
 
-    /// Returns an initialiser of an MMU without memory, for guests of the calling process.
+    /// Returns an MMU without memory, for guests of the calling process.
     ///
     /// `remote` flushes the vCPUs of the VM. Sleeps; fails with `ENOMEM`, `EINTR` or `ESRCH`.
-    pub(crate) fn new(config: Config, remote: Arc<R>) -> Result<impl PinInit<Self, Error>> {
-        let core = Arc::pin_init(Core::new(config, remote), GFP_KERNEL_ACCOUNT)?;
-        Ok(try_pin_init!(Self {
-            notifier <- mmu_notifier::Registration::new(core.clone()),
-            core: core,
+    pub(crate) fn new(config: Config, remote: Arc<R>) -> Result<Self> {
+        let bits = config.max_phys_bits;
+        Ok(Self(match config.tables {
+            Tables::Ept {
+                levels,
+                a_d,
+                huge_2m,
+                huge_1g,
+            } => {
+                let sizes = Sizes { huge_2m, huge_1g };
+                let direct = DirectMmu::new(levels, EptVariant { a_d });
+                Formats::Ept(Registered::new(direct, sizes, bits, remote)?)
+            }
+            Tables::Shadow => {
+                let sizes = Sizes {
+                    huge_2m: true,
+                    huge_1g: false,
+                };
+                let direct = DirectMmu::new(Pae::ROOT, ());
+                Formats::Shadow(Registered::new(direct, sizes, bits, remote)?)
+            }
         }))
     }
 
     /// Returns the guest's memory.
     pub(crate) fn memory(&self) -> &GuestMemory {
-        &self.core.memory
+        with_core!(self, core => &core.memory)
     }
 
     /// Returns whether the calling thread runs in the address space of the guest's memory.
     pub(crate) fn is_of_current(&self) -> bool {
-        self.notifier.is_of_current()
+        match &self.0 {
+            Formats::Ept(registered) => registered.notifier.is_of_current(),
+            Formats::Shadow(registered) => registered.notifier.is_of_current(),
+        }
     }
 
-    /// Returns the EPT pointer of the tables, for the VMCS.
-    pub(crate) fn ept_pointer(&self) -> u64 {
-        let direct = &self.core.direct;
-        Ept::pointer(direct.root(), direct.levels(), direct.variant())
+    /// Returns where the processor finds the tables, for the VMCS. It never changes.
+    pub(crate) fn root(&self) -> Root {
+        match &self.0 {
+            Formats::Ept(registered) => {
+                let direct = &registered.core.direct;
+                let (root, levels) = (direct.root(), direct.levels());
+                Root::Ept(Ept::pointer(root, levels, direct.variant()))
+            }
+            Formats::Shadow(registered) => Root::Shadow(registered.core.direct.root().value()),
+        }
     }
 
     /// Lets the guest's PAT decide about the types of memory that is mapped from now on.
     pub(crate) fn honor_guest_pat(&self) {
-        self.core.honor_guest_pat.store(true, Relaxed);
+        with_core!(self, core => core.honor_guest_pat.store(true, Relaxed));
     }
 
     /// Returns once the guest can go on after a fault at `gpa`, or tells what it met instead of memory.
@@ -191,7 +268,7 @@ impl<R: RemoteFlush> Mmu<R> {
     /// `EFAULT` if the client has no page there or not with that access, `EINTR` if a signal is
     /// pending, `EHWPOISON` if the page is broken, and `ENOMEM`.
     pub(crate) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
-        self.core.fault(gpa, access)
+        with_core!(self, core => core.fault(gpa, access))
     }
 
     /// Creates, moves, changes or deletes a slot for the client.
@@ -199,7 +276,7 @@ impl<R: RemoteFlush> Mmu<R> {
     /// On return, no vCPU and nobody in the kernel uses the memory of a slot that is gone. Sleeps. Fails
     /// as KVM does: `EINVAL`, `EEXIST`, `ENOMEM`.
     pub(crate) fn set_region(&self, region: &Region) -> Result {
-        self.core.set_region(region, Owner::User)
+        with_core!(self, core => core.set_region(region, Owner::User))
     }
 
     /// Creates, moves, changes or deletes a slot that the client does not see in its numbers.
@@ -207,26 +284,40 @@ impl<R: RemoteFlush> Mmu<R> {
     /// As [`Self::set_region`], with slot numbers from [`crate::memory::USER_SLOTS`] on.
     #[expect(dead_code, reason = "for KVM_SET_TSS_ADDR")]
     pub(crate) fn set_internal_region(&self, region: &Region) -> Result {
-        self.core.set_region(region, Owner::Internal)
+        with_core!(self, core => core.set_region(region, Owner::Internal))
     }
 }
 
-impl<R: RemoteFlush> Core<R> {
-    /// Returns an initialiser of tables and memory with nothing in them.
-    fn new(config: Config, remote: Arc<R>) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            memory <- GuestMemory::new(config.max_phys_bits),
-            direct <- DirectMmu::new(config.levels, EptVariant { a_d: config.a_d }),
-            invalidation <- Invalidation::new(),
-            sizes: Sizes {
-                huge_2m: config.huge_2m,
-                huge_1g: config.huge_1g,
-            },
-            honor_guest_pat: Atomic::new(false),
-            remote: remote,
-        })
+impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
+    /// Returns tables and memory with nothing in them, for guests of the calling process.
+    fn new(
+        direct: impl PinInit<DirectMmu<F>, Error>,
+        sizes: Sizes,
+        max_phys_bits: u32,
+        remote: Arc<R>,
+    ) -> Result<Pin<KBox<Self>>> {
+        let core = Arc::pin_init(
+            try_pin_init!(Core {
+                memory <- GuestMemory::new(max_phys_bits),
+                direct <- direct,
+                invalidation <- Invalidation::new(),
+                sizes: sizes,
+                honor_guest_pat: Atomic::new(false),
+                remote: remote,
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        KBox::pin_init(
+            try_pin_init!(Self {
+                notifier <- mmu_notifier::Registration::new(core.clone()),
+                core: core,
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
     }
+}
 
+impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Returns what decides about the types of pages that are mapped from now on.
     fn memory_types(&self) -> memory_type::Policy {
         if self.honor_guest_pat.load(Relaxed) {
@@ -269,7 +360,7 @@ impl<R: RemoteFlush> Core<R> {
     }
 }
 
-impl<R: RemoteFlush> mmu_notifier::Operations for Core<R> {
+impl<F: EntryFormat, R: RemoteFlush> mmu_notifier::Operations for Core<F, R> {
     fn invalidate_range_start(&self, range: &mmu_notifier::Range) -> Result {
         self.invalidation.begin(range.start, range.end);
         // The slots are read after the announcement: see `invalidation`.

@@ -60,6 +60,7 @@ use crate::{
         signal_mask::SignalMask,
         task::PreemptNotifier, //
     },
+    mmu::Root,
     vm::Vm,
     vmx::{
         host_state::{
@@ -129,7 +130,7 @@ pub(crate) struct Vcpu {
     run_page: RunPage,
     controller: Option<Arc<InterruptController>>,
     vpid: Option<Vpid>,
-    eptp: u64,
+    root: Root,
     nmis: Atomic<u32>,
     counts: Registered,
     #[pin]
@@ -143,7 +144,7 @@ impl Vcpu {
     pub(crate) fn new(
         hypervisor: &Hypervisor,
         id: u32,
-        eptp: u64,
+        root: Root,
         bootstrap: bool,
         in_kernel_apic: bool,
         zeroed_features: bool,
@@ -165,7 +166,7 @@ impl Vcpu {
             signal_mask: None,
         };
         let number = vpid.as_ref().map(Vpid::number);
-        owned.with_vmcs(|vmcs, state| reset::set_up(hypervisor, vmcs, state, eptp, number));
+        owned.with_vmcs(|vmcs, state| reset::set_up(hypervisor, vmcs, state, root, number));
         let counts = Registered::new()?;
         let vcpu = Arc::pin_init(
             try_pin_init!(Self {
@@ -175,7 +176,7 @@ impl Vcpu {
                 run_page: RunPage::new()?,
                 controller,
                 vpid,
-                eptp,
+                root,
                 nmis: Atomic::new(0),
                 counts,
                 host_switch <- PreemptNotifier::new(Ok::<_, Error>(HostSwitch::new())),
@@ -249,10 +250,10 @@ impl Vcpu {
         &self.host_switch.inner
     }
 
-    /// Returns the EPT pointer.
+    /// Returns the root of the tables that the guest runs on.
     #[inline]
-    pub(crate) fn eptp(&self) -> u64 {
-        self.eptp
+    pub(crate) fn root(&self) -> Root {
+        self.root
     }
 
     /// Returns the VPID, if the vCPU has one.

@@ -44,7 +44,8 @@ use crate::{
         self,
         Level,
         Mmu,
-        RemoteFlush, //
+        RemoteFlush,
+        Tables, //
     },
     vcpu::{
         request::Request,
@@ -179,7 +180,6 @@ pub(crate) struct Config {
 pub(crate) struct Vm {
     hypervisor: Arc<Hypervisor>,
     creator: i32,
-    #[pin]
     mmu: Mmu<Vcpus>,
     vcpus: Arc<Vcpus>,
     #[pin]
@@ -203,10 +203,12 @@ impl Vm {
         let capabilities = &hypervisor.capabilities;
         let ept = capabilities.ept_vpid();
         let config = mmu::Config {
-            levels: Level::Level4,
-            a_d: capabilities.ept_ad(),
-            huge_2m: ept.page_2m(),
-            huge_1g: ept.page_1g(),
+            tables: Tables::Ept {
+                levels: Level::Level4,
+                a_d: capabilities.ept_ad(),
+                huge_2m: ept.page_2m(),
+                huge_1g: ept.page_1g(),
+            },
             max_phys_bits: u32::from(hypervisor.physical_bits),
         };
         let vcpus = Arc::pin_init(Vcpus::new(), GFP_KERNEL_ACCOUNT)?;
@@ -215,7 +217,7 @@ impl Vm {
             try_pin_init!(Self {
                 hypervisor,
                 creator: kernel::current!().pid(),
-                mmu <- mmu,
+                mmu,
                 vcpus,
                 config <- new_mutex!(Config {
                     created: 0,
@@ -264,7 +266,7 @@ impl Vm {
         let vcpu = Vcpu::new(
             &self.hypervisor,
             id,
-            self.mmu.ept_pointer(),
+            self.mmu.root(),
             id == config.boot_cpu_id,
             config.split_irqchip,
             !self.settings.has(Quirk::StuffFeatureMsrs),

@@ -107,14 +107,15 @@ bool kvm_rs_mmu_notifier_blockable(const struct mmu_notifier_range *range)
 
 /**
  * kvm_rs_table_alloc() - Allocate a zeroed page for a page table
+ * @low: whether it must lie below 4 GiB
  *
  * The page is charged to the memory cgroup of the caller. May sleep.
  *
  * Return: the page's kernel address, or NULL
  */
-void *kvm_rs_table_alloc(void)
+void *kvm_rs_table_alloc(bool low)
 {
-	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT | (low ? __GFP_DMA32 : 0));
 }
 
 /**

@@ -20,7 +20,7 @@ void kvm_rs_mmu_notifier_unregister(struct mmu_notifier *mn);
 bool kvm_rs_mmu_notifier_of_current(const struct mmu_notifier *mn);
 bool kvm_rs_mmu_notifier_blockable(const struct mmu_notifier_range *range);
 
-void *kvm_rs_table_alloc(void);
+void *kvm_rs_table_alloc(bool low);
 void kvm_rs_table_free(void *table);
 u64 kvm_rs_table_hpa(const void *table);
 void *kvm_rs_table_at(u64 hpa);

@@ -5,9 +5,8 @@
 //! This is the heart of the module. A guest without paging has linear addresses that are physical
 //! ones, so the tables that the processor walks for it map guest-physical to host-physical memory.
 //! EPT maps guest-physical to host-physical memory for every guest. One fault-and-map path serves
-//! both: `DirectMmu<Ept>`, entered by an EPT violation, and `DirectMmu<LongMode>`, which #PF would
-//! enter; the module runs guests by EPT only, and the other is tested. They differ in how an entry is
-//! written, in the number of levels, and in the trap that starts it.
+//! both: `DirectMmu<Ept>`, entered by an EPT violation, and `DirectMmu<Pae>`, entered by #PF. They
+//! differ in how an entry is written, in the number of levels, and in the trap that starts it.
 
 use super::{
     entry::{

@@ -86,19 +86,27 @@ pub(crate) enum Entry {
 /// How entries are written in tables.
 ///
 /// Decoding is the inverse of encoding: `decode(leaf(x), level)` is `Leaf(x)` but for what the format
-/// has no bits for, `decode(table(x), level)` is `Table(x)` above the lowest level, and 0 is `Empty`.
+/// has no bits for, `decode(table(x, level), level)` is `Table(x)` above the lowest level, and 0 is `Empty`.
 pub(crate) trait EntryFormat: Send + Sync + 'static {
+    /// The processor finds the root only below 4 GiB of host memory.
+    const LOW_ROOT: bool = false;
+
     /// Bits that tell the processor's variant apart, chosen once for a VM.
     type Variant: Copy + Send + Sync + 'static;
 
     /// Returns the bits of a leaf entry for a page of size `level`.
     fn leaf(variant: Self::Variant, leaf: &Leaf, level: Level) -> u64;
 
-    /// Returns the bits of an entry that leads to the table at `table`.
-    fn table(table: Hpa) -> u64;
+    /// Returns the bits of an entry of `level` that leads to the table at `table`.
+    fn table(table: Hpa, level: Level) -> u64;
 
     /// Returns what the bits of an entry of `level` say.
     fn decode(bits: u64, level: Level) -> Entry;
+
+    /// Returns how many guest frames a tree of `levels` levels can map.
+    fn frames(levels: Level) -> u64 {
+        levels.table_pages()
+    }
 }
 
 /// Bits 51 to 12 of an entry: where the page or table is, in every format.

@@ -92,7 +92,7 @@ impl EntryFormat for Ept {
         bits
     }
 
-    fn table(table: Hpa) -> u64 {
+    fn table(table: Hpa, _level: Level) -> u64 {
         // The accessed bit is set so that the processor need not.
         (table.value() & ADDRESS) | PRESENT | ACCESSED
     }

@@ -10,10 +10,10 @@ use super::{
     },
     entry::{
         Access,
+        EntryFormat,
         Leaf,
         MemoryType, //
     },
-    ept::Ept,
     invalidation::Sample,
     level::Level,
     table::Locked,
@@ -72,7 +72,7 @@ struct Found {
     sample: Sample,
 }
 
-impl<R: RemoteFlush> Core<R> {
+impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Returns once the guest can go on at `gpa`, or must do so otherwise.
     pub(super) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
         let gfn = gpa.gfn();
@@ -123,7 +123,7 @@ impl<R: RemoteFlush> Core<R> {
         &self,
         found: &Found,
         access: FaultAccess,
-        stock: &mut TableStock<Ept>,
+        stock: &mut TableStock<F>,
     ) -> Result<Option<Resolved>> {
         let mapping = self.mapping(found, access);
         loop {
@@ -143,12 +143,12 @@ impl<R: RemoteFlush> Core<R> {
     }
 
     /// Maps what was found if that is still what the host has; `None` if not.
-    fn map_checked<G: Locked<Ept>>(
+    fn map_checked<G: Locked<F>>(
         &self,
         locked: &G,
         found: &Found,
         mapping: &Mapping,
-        stock: &mut TableStock<Ept>,
+        stock: &mut TableStock<F>,
     ) -> Option<Outcome> {
         if self.is_stale(found, mapping.level) {
             return None;

@@ -60,7 +60,7 @@ impl EntryFormat for LongMode {
         bits
     }
 
-    fn table(table: Hpa) -> u64 {
+    fn table(table: Hpa, _level: Level) -> u64 {
         (table.value() & ADDRESS) | PRESENT | WRITE | USER | ACCESSED
     }
 
@@ -146,9 +146,12 @@ mod tests {
     fn tables_survive_either_format() {
         let hpa = Hpa::new(0xf_ffff_ffff_f000);
         for level in [Level::Page2M, Level::Page1G, Level::Level4, Level::Level5] {
-            assert_eq!(Ept::decode(Ept::table(hpa), level), Entry::Table(hpa));
             assert_eq!(
-                LongMode::decode(LongMode::table(hpa), level),
+                Ept::decode(Ept::table(hpa, level), level),
+                Entry::Table(hpa)
+            );
+            assert_eq!(
+                LongMode::decode(LongMode::table(hpa, level), level),
                 Entry::Table(hpa)
             );
             assert_eq!(Ept::decode(0, level), Entry::Empty);

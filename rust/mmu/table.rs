@@ -77,8 +77,17 @@ unsafe impl<F: EntryFormat> Sync for Table<F> {}
 impl<F: EntryFormat> Table<F> {
     /// Returns a new table. Sleeps; fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
+        Self::alloc(false)
+    }
+
+    /// Returns a new table that can be a root. Sleeps; fails with `ENOMEM`.
+    fn new_root() -> Result<Self> {
+        Self::alloc(F::LOW_ROOT)
+    }
+
+    fn alloc(low: bool) -> Result<Self> {
         // SAFETY: The function has no preconditions but that the caller may sleep.
-        let page = unsafe { bindings::kvm_rs_table_alloc() };
+        let page = unsafe { bindings::kvm_rs_table_alloc(low) };
         let entries = NonNull::new(page.cast::<Entries>()).ok_or(ENOMEM)?;
         // INVARIANT: The page was just allocated for this object.
         Ok(Self {
@@ -172,7 +181,7 @@ impl<F: EntryFormat> PageTable<F> {
     /// Returns an initialiser of a tree of `levels` levels with nothing mapped.
     pub(crate) fn new(levels: Level, variant: F::Variant) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            root: Table::new()?,
+            root: Table::new_root()?,
             levels: levels,
             variant: variant,
             lock <- RwLock::new(),
@@ -196,7 +205,7 @@ impl<F: EntryFormat> PageTable<F> {
 
     /// Returns whether `gfn` can be mapped at all.
     pub(crate) fn covers(&self, gfn: Gfn) -> bool {
-        gfn.value() < self.levels.table_pages()
+        gfn.value() < F::frames(self.levels)
     }
 
     /// Locks the tree together with others that install entries.
@@ -431,7 +440,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
     /// What was there must be empty.
     pub(crate) fn link(&self, seen: Seen, table: Table<F>) -> Result<TableRef<'g, F, G>, Table<F>> {
         let hpa = table.hpa();
-        let bits = F::table(hpa);
+        let bits = F::table(hpa, self.level);
         let Some(below) = self.level.below() else {
             return Err(table);
         };

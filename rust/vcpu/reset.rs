@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     hypervisor::Hypervisor,
+    mmu::Root,
     vmx::{
         controls::secondary,
         field::{
@@ -56,7 +57,7 @@ pub(super) fn set_up(
     hypervisor: &Hypervisor,
     vmcs: &CurrentVmcs<'_>,
     state: &mut State,
-    eptp: u64,
+    root: Root,
     vpid: Option<u16>,
 ) {
     let capabilities = &hypervisor.capabilities;
@@ -76,7 +77,9 @@ pub(super) fn set_up(
     vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, 0);
     vmcs.write(field::MSR_BITMAP, hypervisor.msr_bitmap.address().value());
     vmcs.write(field::VMCS_LINK_POINTER, !0);
-    vmcs.write(field::EPT_POINTER, eptp);
+    if let Root::Ept(pointer) = root {
+        vmcs.write(field::EPT_POINTER, pointer);
+    }
     if let Some(vpid) = vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
     }

@@ -332,7 +332,7 @@ fn enter_once(
     guest::timing_enter();
 
     let tags = Tags {
-        eptp: vcpu.eptp(),
+        root: vcpu.root(),
         vpid: vcpu.vpid(),
     };
     // SAFETY: `Owned::load` and `HostSwitch::to_guest` wrote this CPU's and task's host state, and

@@ -8,12 +8,15 @@ use super::{
     tlb::Owed,
     vmcs::CurrentVmcs, //
 };
-use crate::linux::{
-    guest::{
-        self,
-        GuestRegs, //
+use crate::{
+    linux::{
+        guest::{
+            self,
+            GuestRegs, //
+        },
+        preempt::IrqGuard, //
     },
-    preempt::IrqGuard, //
+    mmu::Root, //
 };
 
 /// VM entry that failed before the guest's state was looked at; the VM-instruction error.
@@ -23,8 +26,8 @@ pub(crate) struct EntryError(pub(crate) u32);
 /// The tags under which the CPU caches a vCPU's translations.
 #[derive(Clone, Copy)]
 pub(crate) struct Tags {
-    /// The EPT pointer.
-    pub(crate) eptp: u64,
+    /// The root of its tables; only an EPT pointer is a tag.
+    pub(crate) root: Root,
     /// The VPID, if the vCPU has one.
     pub(crate) vpid: Option<u16>,
 }
@@ -48,7 +51,7 @@ pub(crate) unsafe fn run(
     tags: Tags,
 ) -> Result<u32, EntryError> {
     if !owed.is_none() {
-        owed.pay(capabilities, tags.eptp, tags.vpid);
+        owed.pay(capabilities, tags.root, tags.vpid);
     }
     kernel::warn_on!(cfg!(CONFIG_RUST_DEBUG_ASSERTIONS) && !owed.is_none());
     let launched = vmcs.launched();

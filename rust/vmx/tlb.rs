@@ -21,6 +21,7 @@ use super::{
         Invalidate, //
     },
 };
+use crate::mmu::Root;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -79,8 +80,8 @@ impl Owed {
     ///
     /// Preemption is off and the CPU in VMX operation, as the caller has a current VMCS.
     #[cold]
-    pub(super) fn pay(&mut self, capabilities: &Capabilities, eptp: u64, vpid: Option<u16>) {
-        if self.ept {
+    pub(super) fn pay(&mut self, capabilities: &Capabilities, root: Root, vpid: Option<u16>) {
+        if let (true, Root::Ept(eptp)) = (self.ept, root) {
             let kind = capabilities.invept();
             count(kind, &FLUSHES.invept_single, &FLUSHES.invept_all);
             // SAFETY: The CPU offers this type, and is in VMX root operation.
