@@ -4,7 +4,8 @@
 //!
 //! A **slot** says: these frames of the guest are that range of the client's address space. All
 //! slots together are an immutable **snapshot**, read under SRCU by whoever translates an address
-//! and replaced as a whole by `KVM_SET_USER_MEMORY_REGION`.
+//! and replaced as a whole by `KVM_SET_USER_MEMORY_REGION`. A snapshot shares most of its memory with
+//! the one that it replaces, so that a change of one of many slots costs little.
 //!
 //! Who replaces it is the `mmu`: publishing a snapshot and forgetting the translations that it makes
 //! wrong is one step under the lock of its tables. So this module only tells what an [`Update`]
@@ -16,6 +17,8 @@
 mod access;
 mod region;
 mod slot;
+mod slots;
+mod tree;
 
 pub(crate) use access::Word;
 pub(crate) use region::{
@@ -26,9 +29,9 @@ pub(crate) use region::{
 };
 pub(crate) use slot::{
     GfnRange,
-    Slot,
-    Slots, //
+    Slot, //
 };
+pub(crate) use slots::Slots;
 
 use crate::{
     linux::srcu_cell::{

@@ -2,12 +2,14 @@
 
 //! What `KVM_SET_USER_MEMORY_REGION` asks for, and whether it may have it.
 
-use super::slot::{
-    GfnRange,
-    Slot,
-    SlotFlags,
-    SlotId,
-    Slots, //
+use super::{
+    slot::{
+        GfnRange,
+        Slot,
+        SlotFlags,
+        SlotId, //
+    },
+    slots::Slots, //
 };
 use crate::x86::addr::{
     Gfn,
@@ -15,7 +17,10 @@ use crate::x86::addr::{
     Hva,
     PAGE_SHIFT, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// Number of slots that a client can use: slot numbers are below it (`KVM_CAP_NR_MEMSLOTS`).
 pub(crate) const USER_SLOTS: u16 = 32764;
@@ -57,28 +62,29 @@ pub(crate) enum Owner {
 }
 
 /// What a permitted request amounts to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A slot appears.
-    Create(Slot),
+    Create {
+        /// The slot as it will be.
+        new: Arc<Slot>,
+    },
     /// A slot goes.
     Delete {
         /// The slot that goes.
-        old: Slot,
+        old: Arc<Slot>,
     },
     /// A slot appears elsewhere in guest-physical memory.
     Move {
         /// The slot where it was.
-        old: Slot,
+        old: Arc<Slot>,
         /// The slot where it will be.
-        new: Slot,
+        new: Arc<Slot>,
     },
     /// A slot gets other flags.
     Flags {
-        /// The slot as it was.
-        old: Slot,
         /// The slot as it will be.
-        new: Slot,
+        new: Arc<Slot>,
     },
     /// The slot is already as asked for.
     Nothing,
@@ -86,9 +92,9 @@ pub(crate) enum Change {
 
 impl Change {
     /// Returns the number of the slot that changes and what it will be; `None` for no change.
-    pub(crate) fn outcome(&self) -> Option<(SlotId, Option<Slot>)> {
-        match *self {
-            Self::Create(new) | Self::Move { new, .. } | Self::Flags { new, .. } => {
+    pub(crate) fn outcome(&self) -> Option<(SlotId, Option<&Arc<Slot>>)> {
+        match self {
+            Self::Create { new } | Self::Move { new, .. } | Self::Flags { new } => {
                 Some((new.id(), Some(new)))
             }
             Self::Delete { old } => Some((old.id(), None)),
@@ -100,7 +106,7 @@ impl Change {
     pub(crate) fn stale(&self) -> Option<GfnRange> {
         match self {
             Self::Delete { old } | Self::Move { old, .. } => Some(old.gfns()),
-            Self::Create(_) | Self::Flags { .. } | Self::Nothing => None,
+            Self::Create { .. } | Self::Flags { .. } | Self::Nothing => None,
         }
     }
 }
@@ -132,13 +138,13 @@ impl Region {
             return Err(EINVAL);
         }
 
-        let old = slots.by_id(id).copied();
+        let old = slots.by_id(id).cloned();
         if pages == 0 {
             return old.map(|old| Change::Delete { old }).ok_or(EINVAL);
         }
         let new = Slot::new(id, flags, self.gpa.gfn(), pages, self.hva).ok_or(EINVAL)?;
-        let change = Self::compare(old, new)?;
-        if let Change::Create(new) | Change::Move { new, .. } = change {
+        let change = Self::compare(old, Arc::new(new, GFP_KERNEL_ACCOUNT)?)?;
+        if let Change::Create { new } | Change::Move { new, .. } = &change {
             if slots.overlaps(new.gfns(), id) {
                 return Err(EEXIST);
             }
@@ -150,9 +156,9 @@ impl Region {
     }
 
     /// Returns what it takes to make `new` of `old`, `EINVAL` if a slot cannot change so.
-    fn compare(old: Option<Slot>, new: Slot) -> Result<Change> {
+    fn compare(old: Option<Arc<Slot>>, new: Arc<Slot>) -> Result<Change> {
         let Some(old) = old else {
-            return Ok(Change::Create(new));
+            return Ok(Change::Create { new });
         };
         if old.hva() != new.hva()
             || old.pages() != new.pages()
@@ -163,7 +169,7 @@ impl Region {
         Ok(if old.base() != new.base() {
             Change::Move { old, new }
         } else if old.flags() != new.flags() {
-            Change::Flags { old, new }
+            Change::Flags { new }
         } else {
             Change::Nothing
         })
@@ -221,10 +227,11 @@ mod tests {
 
     fn one() -> Slots {
         let slots = Slots::new();
-        let Ok(Change::Create(new)) = plan(&slots, region(5, 0, 16 * PAGE, 16 * PAGE, PAGE)) else {
+        let Ok(Change::Create { new }) = plan(&slots, region(5, 0, 16 * PAGE, 16 * PAGE, PAGE))
+        else {
             return slots;
         };
-        slots.with_change(new.id(), Some(new)).unwrap()
+        slots.with_change(new.id(), Some(&new)).unwrap()
     }
 
     #[test]
@@ -247,7 +254,7 @@ mod tests {
             // There is nothing to delete.
             region(0, 0, 0, 0, 0),
         ] {
-            assert_eq!(plan(&slots, bad), Err(EINVAL));
+            assert_eq!(plan(&slots, bad).err(), Some(EINVAL));
         }
     }
 
@@ -261,7 +268,7 @@ mod tests {
             region(0, 0, (1 << 39) - PAGE, PAGE, 0),
             region(0, 0, 0, PAGE, (1 << 47) - PAGE),
         ] {
-            assert!(matches!(plan(&slots, good), Ok(Change::Create(_))));
+            assert!(matches!(plan(&slots, good), Ok(Change::Create { .. })));
         }
     }
 
@@ -270,26 +277,26 @@ mod tests {
         let slots = one();
         let again = |flags, gpa, size, hva| plan(&slots, region(5, flags, gpa, size, hva));
         let (base, size) = (16 * PAGE, 16 * PAGE);
-        assert_eq!(again(0, base, size, PAGE), Ok(Change::Nothing));
+        assert!(matches!(again(0, base, size, PAGE), Ok(Change::Nothing)));
         assert!(matches!(again(0, 0, 0, 0), Ok(Change::Delete { .. })));
         assert!(matches!(
             again(0, 8 * PAGE, size, PAGE),
             Ok(Change::Move { .. })
         ));
-        assert_eq!(again(READONLY, base, size, PAGE), Err(EINVAL));
-        assert_eq!(again(0, base, size + PAGE, PAGE), Err(EINVAL));
-        assert_eq!(again(0, base, size, 2 * PAGE), Err(EINVAL));
+        assert_eq!(again(READONLY, base, size, PAGE).err(), Some(EINVAL));
+        assert_eq!(again(0, base, size + PAGE, PAGE).err(), Some(EINVAL));
+        assert_eq!(again(0, base, size, 2 * PAGE).err(), Some(EINVAL));
     }
 
     #[test]
     fn overlap_is_refused_before_the_limit() {
         let slots = one();
         let other = |gpa, size| plan(&slots, region(6, 0, gpa, size, 0));
-        assert_eq!(other(31 * PAGE, PAGE), Err(EEXIST));
-        assert_eq!(other(0, 17 * PAGE), Err(EEXIST));
-        assert_eq!(other(0, 1 << 40), Err(EEXIST));
-        assert!(matches!(other(0, 16 * PAGE), Ok(Change::Create(_))));
-        assert!(matches!(other(32 * PAGE, PAGE), Ok(Change::Create(_))));
+        assert_eq!(other(31 * PAGE, PAGE).err(), Some(EEXIST));
+        assert_eq!(other(0, 17 * PAGE).err(), Some(EEXIST));
+        assert_eq!(other(0, 1 << 40).err(), Some(EEXIST));
+        assert!(matches!(other(0, 16 * PAGE), Ok(Change::Create { .. })));
+        assert!(matches!(other(32 * PAGE, PAGE), Ok(Change::Create { .. })));
     }
 
     #[test]

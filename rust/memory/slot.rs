@@ -42,7 +42,7 @@ pub(crate) struct SlotFlags {
 /// # Invariants
 ///
 /// `pages` is not 0; neither `base + pages` nor `hva + pages * 4096` wraps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Slot {
     id: SlotId,
     flags: SlotFlags,
@@ -112,7 +112,7 @@ impl Slot {
     }
 
     /// Returns the slot's end in the client's address space (exclusive).
-    fn hva_end(&self) -> u64 {
+    pub(super) fn hva_end(&self) -> u64 {
         self.hva
             .value()
             .wrapping_add(self.pages.wrapping_mul(1 << PAGE_SHIFT))
@@ -167,146 +167,13 @@ impl Slot {
     }
 }
 
-/// An immutable set of slots that do not overlap, sorted by frame.
-///
-/// # Invariants
-///
-/// `slots` is sorted by `base`, no two of them share a frame, and no two have the same number.
-pub(crate) struct Slots {
-    slots: KVVec<Slot>,
-}
-
-impl Slots {
-    /// Returns the empty set.
-    pub(crate) const fn new() -> Self {
-        // INVARIANT: There is nothing to be out of order.
-        Self {
-            slots: KVVec::new(),
-        }
-    }
-
-    /// Returns the slot that holds `gfn`.
-    pub(crate) fn find(&self, gfn: Gfn) -> Option<&Slot> {
-        let above = self.slots.partition_point(|slot| slot.base() <= gfn);
-        self.slots
-            .get(above.checked_sub(1)?)
-            .filter(|slot| slot.contains(gfn))
-    }
-
-    /// Returns the slot with number `id`.
-    pub(crate) fn by_id(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.id() == id)
-    }
-
-    /// Returns the frames backed by `start..end` of the client's address space, a range per slot.
-    pub(crate) fn gfns_at(&self, start: Hva, end: Hva) -> impl Iterator<Item = GfnRange> + '_ {
-        self.slots
-            .iter()
-            .filter_map(move |slot| slot.gfns_at(start, end))
-    }
-
-    /// Returns whether a slot other than number `except` shares a frame with `range`.
-    pub(crate) fn overlaps(&self, range: GfnRange, except: SlotId) -> bool {
-        let first = self
-            .slots
-            .partition_point(|slot| slot.gfns().end <= range.start);
-        self.slots
-            .iter()
-            .skip(first)
-            .take_while(|slot| slot.base() < range.end)
-            .any(|slot| slot.id() != except)
-    }
-
-    /// Returns this set without slot `id`, and with `new`, where there is one.
-    ///
-    /// Fails with `EEXIST` if `new` overlaps another slot than `id`, or has the number of one.
-    pub(crate) fn with_change(&self, id: SlotId, new: Option<Slot>) -> Result<Self> {
-        let mut slots = KVVec::with_capacity(self.slots.len() + 1, GFP_KERNEL_ACCOUNT)?;
-        if let Some(new) = new {
-            let taken = new.id() != id && self.by_id(new.id()).is_some();
-            if taken || self.overlaps(new.gfns(), id) {
-                return Err(EEXIST);
-            }
-        }
-
-        let mut pending = new;
-        for slot in self.slots.iter().filter(|slot| slot.id() != id) {
-            if let Some(new) = pending.take_if(|new| new.base() < slot.base()) {
-                slots.push(new, GFP_KERNEL_ACCOUNT)?;
-            }
-            slots.push(*slot, GFP_KERNEL_ACCOUNT)?;
-        }
-        if let Some(new) = pending {
-            slots.push(new, GFP_KERNEL_ACCOUNT)?;
-        }
-        // INVARIANT: `self` was sorted and free of overlaps; `new`, which overlaps nothing that
-        // remains and has a number that nothing that remains has, went in before the first slot
-        // with a higher base.
-        Ok(Self { slots })
-    }
-}
-
-#[kunit_tests(kvm_rs_slots)]
+#[kunit_tests(kvm_rs_slot)]
 mod tests {
     use super::*;
 
     fn slot(id: u16, base: u64, pages: u64, hva: u64) -> Slot {
         let flags = SlotFlags::default();
         Slot::new(SlotId(id), flags, Gfn::new(base), pages, Hva::new(hva)).unwrap()
-    }
-
-    fn three() -> Slots {
-        let mut slots = Slots::new();
-        for new in [
-            slot(2, 0x200, 0x100, 0x7000_0000),
-            slot(0, 0x000, 0x0a0, 0x1000_0000),
-            slot(1, 0x100, 0x100, 0x1000_0000),
-        ] {
-            slots = slots.with_change(new.id(), Some(new)).unwrap();
-        }
-        slots
-    }
-
-    #[test]
-    fn find_respects_bounds_and_holes() {
-        let slots = three();
-        let id = |gfn| slots.find(Gfn::new(gfn)).map(|slot| slot.id().0);
-        assert_eq!(id(0), Some(0));
-        assert_eq!(id(0x9f), Some(0));
-        assert_eq!(id(0xa0), None);
-        assert_eq!(id(0x100), Some(1));
-        assert_eq!(id(0x1ff), Some(1));
-        assert_eq!(id(0x2ff), Some(2));
-        assert_eq!(id(0x300), None);
-        assert_eq!(id(u64::MAX), None);
-    }
-
-    #[test]
-    fn change_refuses_overlap() {
-        let slots = three();
-        let add = |new: Slot| slots.with_change(new.id(), Some(new)).err();
-        assert_eq!(add(slot(3, 0xa0, 0x60, 0)), None);
-        assert_eq!(add(slot(3, 0xa0, 0x61, 0)), Some(EEXIST));
-        assert_eq!(add(slot(3, 0x9f, 1, 0)), Some(EEXIST));
-        assert_eq!(add(slot(3, 0x2ff, 1, 0)), Some(EEXIST));
-        assert_eq!(add(slot(3, 0, 0x1000, 0)), Some(EEXIST));
-        // A slot may move over where it was itself.
-        assert_eq!(add(slot(0, 0x20, 0x80, 0)), None);
-    }
-
-    #[test]
-    fn change_removes_and_moves() {
-        let slots = three();
-        let less = slots.with_change(SlotId(1), None).unwrap();
-        assert_eq!(less.find(Gfn::new(0x100)), None);
-        let moved = slots
-            .with_change(SlotId(0), Some(slot(0, 0x400, 0xa0, 0x1000_0000)))
-            .unwrap();
-        assert_eq!(moved.find(Gfn::new(0)), None);
-        assert_eq!(
-            moved.find(Gfn::new(0x49f)).map(|slot| slot.id()),
-            Some(SlotId(0))
-        );
     }
 
     #[test]
@@ -317,26 +184,6 @@ mod tests {
         assert_eq!(at(0x1f_ffff), Some(0x100f_ffff));
         assert_eq!(at(0x20_0000), None);
         assert_eq!(at(0x0f_ffff), None);
-    }
-
-    #[test]
-    fn hva_ranges_round_outward_and_clip() {
-        let slots = three();
-        let range = |start, end| (Gfn::new(start), Gfn::new(end));
-        let mut found = slots
-            .gfns_at(Hva::new(0x1009_f800), Hva::new(0x100a_0001))
-            .map(|r| (r.start, r.end));
-        assert_eq!(found.next(), Some(range(0x9f, 0xa0)));
-        assert_eq!(found.next(), Some(range(0x19f, 0x1a1)));
-        assert_eq!(found.next(), None);
-        assert!(slots
-            .gfns_at(Hva::new(0), Hva::new(0x1000_0000))
-            .next()
-            .is_none());
-        assert!(slots
-            .gfns_at(Hva::new(0x7010_0000), Hva::new(u64::MAX))
-            .next()
-            .is_none());
     }
 
     #[test]

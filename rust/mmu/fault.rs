@@ -36,7 +36,10 @@ use crate::{
         Hva, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// What the guest did when it faulted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +69,7 @@ pub(crate) enum Resolved {
 /// A page that the host gave, with what is needed to tell whether it still does.
 struct Found {
     page: UserPage,
-    slot: Slot,
+    slot: Arc<Slot>,
     gfn: Gfn,
     hva: Hva,
     sample: Sample,
@@ -82,11 +85,11 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let mut stock = TableStock::new();
         loop {
             let sample = self.invalidation.sample();
-            // The slot is copied, so that a page which takes long to come (from swap, or from a
-            // handler in user space) does not hold up changes of the slots.
-            let slot = self.memory.snapshot().find(gfn).copied();
-            let Some((slot, hva)) = slot.and_then(|slot| Some((slot, slot.gfn_to_hva(gfn)?)))
-            else {
+            // A count is held on the slot instead of the snapshot, so that a page which takes long to
+            // come (from swap, or from a handler in user space) does not hold up changes of the slots.
+            let slot = self.memory.snapshot().find(gfn).cloned();
+            let hva = slot.as_ref().and_then(|slot| slot.gfn_to_hva(gfn));
+            let (Some(slot), Some(hva)) = (slot, hva) else {
                 return Ok(Resolved::NoSlot);
             };
             if access.write && slot.flags().read_only {
