@@ -12,6 +12,7 @@
 //! | [`memory_type`] | how a page is cached |
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
+//! | [`age`] | telling the host which pages are used |
 //! | [`fault`] | from a guest's fault to a mapping |
 //! | [`invalidation`] | what a fault must check because the host changes its own tables |
 //! | [`guest_walk`], [`guest_format`] | how the guest's own tables translate |
@@ -36,6 +37,7 @@
 //!
 //! Nothing that sleeps, and no user memory, under 2 and 3. Neither is ever taken with interrupts off.
 
+mod age;
 mod direct;
 mod entry;
 mod ept;
@@ -71,8 +73,12 @@ use crate::{
         Owner,
         Region, //
     },
-    x86::addr::Gpa, //
+    x86::addr::{
+        Gpa,
+        Hva, //
+    }, //
 };
+use age::Age;
 use direct::DirectMmu;
 use entry::EntryFormat;
 use ept::{
@@ -351,6 +357,22 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         Ok(())
     }
 
+    /// Returns whether the guest used a page of `start..end` since it was last made old.
+    ///
+    /// Slots may change meanwhile: what the guest has used in one that goes is lost to the host, as
+    /// the answer may be in any case.
+    fn age_range(&self, start: Hva, end: Hva, what: Age) -> bool {
+        let slots = self.memory.snapshot();
+        let mut gfns = slots.gfns_at(start, end).peekable();
+        if gfns.peek().is_none() {
+            return false;
+        }
+        let locked = self.direct.share();
+        gfns.fold(false, |young, gfns| {
+            self.direct.age(&locked, gfns, what) || young
+        })
+    }
+
     /// Takes out every translation.
     fn zap_all(&self) {
         let locked = self.direct.exclude();
@@ -378,6 +400,15 @@ impl<F: EntryFormat, R: RemoteFlush> mmu_notifier::Operations for Core<F, R> {
 
     fn invalidate_range_end(&self, _range: &mmu_notifier::Range) {
         self.invalidation.finish();
+    }
+
+    fn age(&self, start: Hva, end: Hva) -> bool {
+        self.age_range(start, end, Age::MakeOld)
+    }
+
+    fn is_young(&self, address: Hva) -> bool {
+        let next = Hva::new(address.value().saturating_add(1));
+        self.age_range(address, next, Age::Look)
     }
 
     fn release(&self) {

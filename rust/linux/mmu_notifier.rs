@@ -46,6 +46,14 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// Allows translations of `range` again: the process's page tables have changed.
     fn invalidate_range_end(&self, range: &Range);
 
+    /// Returns whether a page of `start..end` was used since this was last asked, and takes note of
+    /// uses anew. Uses may go unnoticed for a while after. Must not sleep.
+    fn age(&self, start: Hva, end: Hva) -> bool;
+
+    /// Returns whether the page at `address` was used since [`Self::age`] was last called for it.
+    /// Must not sleep.
+    fn is_young(&self, address: Hva) -> bool;
+
     /// Forgets all translations: the address space goes, or the registration does.
     fn release(&self);
 }
@@ -165,6 +173,36 @@ impl<T: Operations> Vtable<T> {
         unsafe { Self::target(notifier) }.release();
     }
 
+    /// Serves `clear_young` and `clear_flush_young`, which differ in whether processors may keep
+    /// what they have cached. As on x86 in general, they may.
+    ///
+    /// # Safety
+    ///
+    /// Called by the MMU-notifier core only, for a registered [`Registration<T>`].
+    unsafe extern "C" fn clear_young(
+        notifier: *mut bindings::mmu_notifier,
+        _mm: *mut kernel::bindings::mm_struct,
+        start: c_ulong,
+        end: c_ulong,
+    ) -> bool {
+        // SAFETY: The core calls this for a registration, and unregistering waits for it.
+        let target = unsafe { Self::target(notifier) };
+        target.age(Hva::new(start as u64), Hva::new(end as u64))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the MMU-notifier core only, for a registered [`Registration<T>`].
+    unsafe extern "C" fn test_young(
+        notifier: *mut bindings::mmu_notifier,
+        _mm: *mut kernel::bindings::mm_struct,
+        address: c_ulong,
+    ) -> bool {
+        // SAFETY: The core calls this for a registration, and unregistering waits for it.
+        let target = unsafe { Self::target(notifier) };
+        target.is_young(Hva::new(address as u64))
+    }
+
     /// Returns the Rust form of a range.
     ///
     /// # Safety
@@ -186,6 +224,9 @@ impl<T: Operations> Vtable<T> {
     const OPERATIONS: bindings::mmu_notifier_ops = bindings::mmu_notifier_ops {
         invalidate_range_start: Some(Self::invalidate_range_start),
         invalidate_range_end: Some(Self::invalidate_range_end),
+        clear_flush_young: Some(Self::clear_young),
+        clear_young: Some(Self::clear_young),
+        test_young: Some(Self::test_young),
         release: Some(Self::release),
         // SAFETY: All members are optional function pointers, for which zero is `None`.
         ..unsafe { MaybeUninit::zeroed().assume_init() }

@@ -22,10 +22,12 @@ use super::{
     },
     table::{
         Content,
+        EntryRef,
         Exclusive,
         Locked,
         PageTable,
         Raced,
+        Seen,
         Shared,
         Table, //
     },
@@ -197,7 +199,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                 Content::Table(_) => return Outcome::NeedExclusive,
                 Content::Leaf(old) if mapping.agrees(&old, level) => {
                     if old.access.includes(mapping.need) {
-                        return Outcome::Spurious;
+                        return Self::make_young(&entry, seen, &old);
                     }
                     if level != mapping.level {
                         return Outcome::NeedExclusive;
@@ -239,6 +241,21 @@ impl<F: EntryFormat> DirectMmu<F> {
         }
         // The walk ends in one of the arms above unless the mapping is below the lowest level.
         Outcome::Raced
+    }
+
+    /// Makes an entry young that allows what the guest tried to do.
+    fn make_young<G: Locked<F>>(entry: &EntryRef<'_, F, G>, seen: Seen, old: &Leaf) -> Outcome {
+        if old.accessed {
+            return Outcome::Spurious;
+        }
+        let young = Leaf {
+            accessed: true,
+            ..*old
+        };
+        match entry.install(seen, &young) {
+            Ok(()) => Outcome::Mapped,
+            Err(Raced) => Outcome::Raced,
+        }
     }
 
     /// Takes out whatever keeps `mapping` from its place.

@@ -30,8 +30,12 @@ const TYPE_WRITE_BACK: u64 = 6;
 /// The type of the entry holds whatever the guest's PAT says.
 const IGNORE_PAT: u64 = bit(6);
 const LARGE: u64 = bit(7);
+/// The page was used. Without accessed and dirty bits the processor ignores it, and it is ours: what
+/// has it not is old.
 const ACCESSED: u64 = bit(8);
 const DIRTY: u64 = bit(9);
+/// Where an old entry that must not be present keeps what it allows. The processor ignores these.
+const OLD_SHIFT: u32 = 54;
 
 /// Enables the accessed and dirty bits, in the EPT pointer.
 const POINTER_A_D: u64 = bit(6);
@@ -58,19 +62,34 @@ impl Ept {
     }
 }
 
+/// Returns the bits that allow `access`.
+const fn rights(access: Access) -> u64 {
+    let mut bits = 0;
+    if access.read {
+        bits |= READ;
+    }
+    if access.write {
+        bits |= WRITE;
+    }
+    if access.execute {
+        bits |= EXECUTE;
+    }
+    bits
+}
+
 impl EntryFormat for Ept {
     type Variant = EptVariant;
 
     fn leaf(variant: EptVariant, leaf: &Leaf, level: Level) -> u64 {
         let mut bits = leaf.pfn.to_hpa().value() & ADDRESS;
-        if leaf.access.read {
-            bits |= READ;
-        }
-        if leaf.access.write {
-            bits |= WRITE;
-        }
-        if leaf.access.execute {
-            bits |= EXECUTE;
+        let rights = rights(leaf.access);
+        if leaf.accessed {
+            bits |= rights | ACCESSED;
+        } else if variant.a_d {
+            bits |= rights;
+        } else {
+            // The next access has to fault, as nothing else tells of it.
+            bits |= rights << OLD_SHIFT;
         }
         bits |= match leaf.memory_type {
             MemoryType::WriteBack => TYPE_WRITE_BACK << TYPE_SHIFT | IGNORE_PAT,
@@ -80,14 +99,9 @@ impl EntryFormat for Ept {
         if level != Level::Page4K {
             bits |= LARGE;
         }
-        // Without the feature the bits are ignored, and say nothing when they are read back.
-        if variant.a_d {
-            if leaf.accessed {
-                bits |= ACCESSED;
-            }
-            if leaf.dirty {
-                bits |= DIRTY;
-            }
+        // Without the feature the bit is ignored, and says nothing when it is read back.
+        if variant.a_d && leaf.dirty {
+            bits |= DIRTY;
         }
         bits
     }
@@ -98,7 +112,8 @@ impl EntryFormat for Ept {
     }
 
     fn decode(bits: u64, level: Level) -> Entry {
-        if bits & PRESENT == 0 {
+        let rights = (bits | bits >> OLD_SHIFT) & PRESENT;
+        if rights == 0 {
             return Entry::Empty;
         }
         if level != Level::Page4K && bits & LARGE == 0 {
@@ -107,9 +122,9 @@ impl EntryFormat for Ept {
         Entry::Leaf(Leaf {
             pfn: Pfn::new((bits & ADDRESS) >> 12),
             access: Access {
-                read: bits & READ != 0,
-                write: bits & WRITE != 0,
-                execute: bits & EXECUTE != 0,
+                read: rights & READ != 0,
+                write: rights & WRITE != 0,
+                execute: rights & EXECUTE != 0,
             },
             memory_type: match (bits & TYPE_MASK) >> TYPE_SHIFT {
                 TYPE_WRITE_BACK if bits & IGNORE_PAT != 0 => MemoryType::WriteBack,

@@ -422,7 +422,8 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
 
     /// Puts `leaf` into the entry if it still holds what was seen.
     ///
-    /// What was there must not be a table. Access must not shrink: nothing is flushed.
+    /// What was there must not be a table. Nothing is flushed: access must not shrink, but for an
+    /// entry that becomes old.
     pub(crate) fn install(&self, seen: Seen, leaf: &Leaf) -> Result<(), Raced> {
         let bits = F::leaf(self.guard.tree().variant, leaf, self.level);
         // The tree's invariants rest on these two, whatever a format does.

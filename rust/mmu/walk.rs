@@ -13,7 +13,35 @@ use super::{
         TableRef, //
     },
 };
-use crate::x86::addr::Gfn;
+use crate::{
+    memory::GfnRange,
+    x86::addr::Gfn, //
+};
+
+impl<'g, F: EntryFormat, G: Locked<F>> TableRef<'g, F, G> {
+    /// Returns the entries for any frame of `range` in order, each with its first frame.
+    ///
+    /// `base` is the table's first frame.
+    pub(crate) fn entries_of(
+        self,
+        base: Gfn,
+        range: GfnRange,
+    ) -> impl Iterator<Item = (Gfn, EntryRef<'g, F, G>)> {
+        let level = self.level();
+        let limit = base.value().saturating_add(level.table_pages());
+        let start = core::cmp::max(range.start, base);
+        let end = core::cmp::min(range.end, Gfn::new(limit));
+        let mut next = if start < end { level.align(start) } else { end };
+        core::iter::from_fn(move || {
+            let first = next;
+            if first >= end {
+                return None;
+            }
+            next = Gfn::new(first.value().saturating_add(level.pages()));
+            Some((first, self.entry(first)?))
+        })
+    }
+}
 
 /// One entry on the way, and what it held.
 pub(crate) struct Step<'g, F: EntryFormat, G: Locked<F>> {

@@ -41,25 +41,14 @@ impl<F: EntryFormat> DirectMmu<F> {
 /// Recurses once per level.
 fn zap_table<F: EntryFormat>(table: TableRef<'_, F, Exclusive<'_, F>>, base: Gfn, range: GfnRange) {
     let pages = table.level().pages();
-    let last = base
-        .value()
-        .saturating_add(table.level().table_pages().saturating_sub(1));
-    let end = match range.end.value().checked_sub(1) {
-        Some(end) => core::cmp::min(end, last),
-        None => return,
-    };
-    let mut first = table.level().align(core::cmp::max(range.start, base));
-    while first.value() <= end {
+    for (first, entry) in table.entries_of(base, range) {
         let next = first.value().saturating_add(pages);
-        if let Some(entry) = table.entry(first) {
-            let whole = range.start <= first && next <= range.end.value();
-            match entry.load() {
-                (_, Content::Empty) => {}
-                (_, Content::Table(below)) if !whole => zap_table(below, first, range),
-                (_, Content::Leaf(_) | Content::Table(_)) => entry.take_out(),
-            }
+        let whole = range.start <= first && next <= range.end.value();
+        match entry.load() {
+            (_, Content::Empty) => {}
+            (_, Content::Table(below)) if !whole => zap_table(below, first, range),
+            (_, Content::Leaf(_) | Content::Table(_)) => entry.take_out(),
         }
-        first = Gfn::new(next);
     }
 }
 
