@@ -21,6 +21,7 @@ pub(crate) mod event_state;
 mod events;
 mod exits;
 pub(crate) mod guest_debug;
+mod hypercall;
 pub(crate) mod interrupt;
 mod io;
 mod msr;
@@ -61,7 +62,13 @@ use crate::{
         task::PreemptNotifier, //
     },
     mmu::Root,
-    vm::Vm,
+    vm::{
+        settings::{
+            Quirk,
+            Settings, //
+        },
+        Vm, //
+    },
     vmx::{
         host_state::{
             self,
@@ -147,7 +154,7 @@ impl Vcpu {
         root: Root,
         bootstrap: bool,
         in_kernel_apic: bool,
-        zeroed_features: bool,
+        settings: &Settings,
     ) -> Result<Arc<Self>> {
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
         let controller = if in_kernel_apic {
@@ -162,7 +169,11 @@ impl Vcpu {
         };
         let mut owned = Owned {
             vmcs: Vmcs::new(hypervisor.capabilities.revision())?,
-            state: State::new(hypervisor, bootstrap, zeroed_features)?,
+            state: State::new(
+                hypervisor,
+                bootstrap,
+                !settings.has(Quirk::StuffFeatureMsrs),
+            )?,
             signal_mask: None,
         };
         let number = vpid.as_ref().map(Vpid::number);
@@ -190,7 +201,8 @@ impl Vcpu {
         )?;
         {
             let mut owned = vcpu.lock()?;
-            vcpu.reset_controller(&mut owned.state, bootstrap);
+            let lint0_open = settings.has(Quirk::Lint0Open);
+            vcpu.reset_controller(&mut owned.state, bootstrap, lint0_open);
             vcpu.reset(&mut owned);
             if !bootstrap && in_kernel_apic {
                 owned.state.mp_state = MpState::Uninitialized;

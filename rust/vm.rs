@@ -269,7 +269,7 @@ impl Vm {
             self.mmu.root(),
             id == config.boot_cpu_id,
             config.split_irqchip,
-            !self.settings.has(Quirk::StuffFeatureMsrs),
+            &self.settings,
         )?;
         vcpu.lock()?.with_vmcs(|vmcs, state| {
             // A frequency that this CPU cannot give is told nevertheless, as in KVM.

@@ -142,7 +142,7 @@ fn dispatch(
         }
         KVM_RS_IOCTL_SET_XCRS => set_xcrs(owned, argument)?,
         KVM_RS_IOCTL_GET_MP_STATE => {
-            vcpu.apply_signals(owned);
+            vcpu.apply_signals(vm, owned);
             let mut state: kvm_mp_state = uaccess::zeroed();
             state.mp_state = match owned.state.mp_state {
                 MpState::Runnable => KVM_MP_STATE_RUNNABLE,

@@ -136,6 +136,11 @@ impl Owned {
         &self.config
     }
 
+    /// Sets [`Config::lint0_open`], which the next reset looks at.
+    pub(crate) fn set_lint0_open(&mut self, open: bool) {
+        self.config.lint0_open = open;
+    }
+
     /// Returns the timer.
     pub(crate) const fn timer(&self) -> &Timer {
         &self.timer

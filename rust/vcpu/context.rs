@@ -185,19 +185,24 @@ impl Context {
             .map_err(|fault| Exception::page_fault(fault.error_code, fault.gva.value()))
     }
 
-    /// Reads the bytes of the instruction at RIP, fewer than 15 if the next page is not there.
-    pub(super) fn fetch(
+    /// Returns the linear address of the instruction at `rip`.
+    pub(super) fn linear_rip(&self, rip: u64) -> u64 {
+        match self.mode {
+            Mode::Long64 => rip,
+            _ => self.segment(Name::Cs).base.wrapping_add(rip) & 0xffff_ffff,
+        }
+    }
+
+    /// Reads up to `N` bytes of code at `rip`, fewer if the next page is not there.
+    pub(super) fn fetch<const N: usize>(
         &self,
         vm: &Vm,
         rip: u64,
-    ) -> Result<([u8; MAX_INSTRUCTION], usize), Exception> {
-        let mut bytes = [0; MAX_INSTRUCTION];
+    ) -> Result<([u8; N], usize), Exception> {
+        let mut bytes = [0; N];
         let mut len = 0;
-        let linear = match self.mode {
-            Mode::Long64 => rip,
-            _ => self.segment(Name::Cs).base.wrapping_add(rip) & 0xffff_ffff,
-        };
-        while len < MAX_INSTRUCTION {
+        let linear = self.linear_rip(rip);
+        while len < N {
             let at = linear.wrapping_add(len as u64);
             let gpa = match self.translate(vm, at, false, true) {
                 Ok(gpa) => gpa,
@@ -206,7 +211,7 @@ impl Context {
             };
             // CAST: At most the size of a page.
             let in_page = (PAGE_SIZE - gpa.offset_in_page()) as usize;
-            let end = MAX_INSTRUCTION.min(len + in_page);
+            let end = N.min(len + in_page);
             let Some(target) = bytes.get_mut(len..end) else {
                 break;
             };

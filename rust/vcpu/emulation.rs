@@ -79,7 +79,7 @@ fn fault(exception: Exception) -> Stop {
 impl Machine<'_> {
     /// Returns what was read by the access to a device that is next in order, or asks for it.
     fn device_read(&mut self, gpa: Gpa, data: &mut [u8]) -> Result<(), Stop> {
-        if self.vcpu.read_apic_page(self.state, gpa, data) {
+        if self.vcpu.read_apic_page(self.vm, self.state, gpa, data) {
             return Ok(());
         }
         let index = self.accesses;

@@ -11,6 +11,7 @@ use super::{
         Written, //
     },
     emulation,
+    hypercall,
     io,
     pending::StringIo,
     run::Next,
@@ -90,6 +91,8 @@ pub(crate) enum Later {
     LoadCr0(u64, u64),
     /// Likewise CR4.
     LoadCr4(u64, u64),
+    /// An instruction that this CPU does not have.
+    InvalidOpcode,
 }
 
 /// Does what the exit needs.
@@ -104,7 +107,7 @@ pub(crate) fn handle(
     match exit {
         Exit::Cpuid => cpuid(vm, vcpu, vmcs, state),
         Exit::Io(access) if !access.string => {
-            state.start_io(vcpu, vmcs, access);
+            state.start_io(vm, vcpu, vmcs, access);
             Step::ToUser
         }
         Exit::Io(access) => Step::Later(Later::StringIo(io::read_string_io(vmcs, access))),
@@ -127,7 +130,7 @@ pub(crate) fn handle(
             Step::Resume
         }
         Exit::NmiWindow => Step::Resume,
-        Exit::Exception(event) => exception(vcpu, vmcs, state, event),
+        Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
         Exit::Vmcall => {
             state.hypercall(vmcs);
@@ -330,9 +333,14 @@ fn hlt(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
     }
 }
 
-/// Handles an exception that the exception bitmap asks for: those with which a guest could otherwise
-/// keep the CPU busy for ever while it is being delivered, and machine checks.
-fn exception(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, event: EventInfo) -> Step {
+/// Handles an exception that the exception bitmap asks for.
+fn exception(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    event: EventInfo,
+) -> Step {
     if event.kind == EventKind::Nmi {
         // Handled directly after the exit.
         return Step::Resume;
@@ -361,6 +369,8 @@ fn exception(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, event: Even
             });
             Step::Resume
         }
+        Vector::UD if vm.settings().has(Quirk::FixHypercall) => Step::Later(Later::InvalidOpcode),
+        Vector::UD => raise(state, Exception::invalid_opcode()),
         Vector::BP => {
             vcpu.report_exception(vmcs, state, vector);
             Step::ToUser
@@ -411,6 +421,7 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
             state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
         }),
+        Later::InvalidOpcode => hypercall::fix(vm, owned),
     }
 }
 

@@ -41,6 +41,10 @@ use crate::{
         Reset, //
     },
     linux::timer::HostTimer,
+    vm::{
+        settings::Quirk,
+        Vm, //
+    },
     x86::{
         control_regs::Rflags,
         cpuid::{
@@ -112,15 +116,16 @@ pub(crate) struct Signals {
 impl Vcpu {
     /// Brings the local APIC, or what there is of it, to its state after power-up.
     ///
-    /// `bootstrap` tells whether the vCPU is the one that boots. INIT resets less, see
-    /// [`Vcpu::accept_init_and_startup`].
-    pub(crate) fn reset_controller(&self, state: &mut State, bootstrap: bool) {
+    /// `bootstrap` tells whether the vCPU is the one that boots, and `lint0_open` whether LINT0 of that
+    /// one is open. INIT resets less, see [`Vcpu::accept_init_and_startup`].
+    pub(crate) fn reset_controller(&self, state: &mut State, bootstrap: bool, lint0_open: bool) {
         let Some(controller) = self.controller() else {
             state.apic_base = lapic::base_after_reset(bootstrap);
             return;
         };
         let config = Config {
             bootstrap,
+            lint0_open,
             ..Config::default()
         };
         let mut owned = lapic::Owned::new(follow(config, &state.features));
@@ -202,7 +207,7 @@ impl Vcpu {
     ///
     /// The rest of what they do is the caller's: the vCPU's reset, and that a startup IPI counts only
     /// while the vCPU waits for it.
-    pub(crate) fn accept_init_and_startup(&self, state: &mut State) -> Signals {
+    pub(crate) fn accept_init_and_startup(&self, vm: &Vm, state: &mut State) -> Signals {
         let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) else {
             return Signals::default();
         };
@@ -212,6 +217,7 @@ impl Vcpu {
         }
         let init = lapic.take_init();
         if init {
+            owned.set_lint0_open(vm.settings().has(Quirk::Lint0Open));
             lapic.reset(owned, Reset::Init);
             controller.timer.cancel();
         }

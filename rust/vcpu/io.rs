@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     emulate::Segment as Name,
-    vm::Vm,
+    vm::{
+        settings::Quirk,
+        Vm, //
+    },
     vmx::{
         exit::{
             string_operand,
@@ -48,15 +51,28 @@ use kernel::prelude::*;
 /// The most bytes of string I/O per exit.
 const MAX_STRING: usize = 1024;
 
+/// The port of [`Quirk::Out7eOver`].
+const OVER_AT_ONCE: u16 = 0x7e;
+
 impl State {
     /// Asks the client to do an IN or OUT.
-    pub(crate) fn start_io(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, io: IoAccess) -> Next {
+    pub(crate) fn start_io(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        io: IoAccess,
+    ) -> Next {
         let page = vcpu.run_page();
         if !io.input {
             let bytes = self.gpr(RAX).to_le_bytes();
             page.write_data(bytes.get(..usize::from(io.size)).unwrap_or(&[]));
         }
         page.set_io(io.input, io.size, io.port, 1);
+        if !io.input && io.port == OVER_AT_ONCE && vm.settings().has(Quirk::Out7eOver) {
+            self.skip_instruction(vmcs);
+            return Next::ToUser;
+        }
         self.pending = Some(Pending::Io {
             input: io.input,
             size: io.size,

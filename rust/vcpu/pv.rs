@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest that knows of KVM is told and may ask: its clock, the time that was stolen from it, and
-//! hypercalls. See Documentation/virt/kvm/x86/{msr,hypercalls}.rst in the kernel's source.
+//! What a guest that knows of KVM is told: its clock, and the time that was stolen from it. See
+//! Documentation/virt/kvm/x86/msr.rst in the kernel's source.
 
 use super::{
     request::Request,
-    state::{
-        State,
-        RAX, //
-    },
+    state::State,
     Owned,
     Vcpu, //
 };
@@ -18,7 +15,6 @@ use crate::{
         clock::Scale,
         Vm, //
     },
-    vmx::vmcs::CurrentVmcs,
     x86::{
         addr::Gpa,
         guest_msr::MsrError,
@@ -73,19 +69,9 @@ pub(crate) struct Pv {
     stopped: bool,
 }
 
-/// Returned by hypercalls, as KVM defines it.
-const KVM_ENOSYS: i64 = -1000;
-const KVM_EPERM: i64 = -1;
-const KVM_EOPNOTSUPP: i64 = -95;
-
-/// Hypercalls.
-const HC_VAPIC_POLL_IRQ: u64 = 1;
-const HC_CLOCK_PAIRING: u64 = 9;
-const HC_SCHED_YIELD: u64 = 11;
-
 impl State {
     /// Returns whether the guest may use the feature.
-    fn has_pv(&self, feature: Feature) -> bool {
+    pub(super) fn has_pv(&self, feature: Feature) -> bool {
         !self.pv.enforced || self.features.kvm_features & 1 << feature as u32 != 0
     }
 
@@ -165,27 +151,6 @@ impl State {
         self.pv.stopped = true;
         vcpu.doorbell().set(Request::Clock);
         Ok(())
-    }
-
-    /// Does a hypercall.
-    pub(crate) fn hypercall(&mut self, vmcs: &CurrentVmcs<'_>) {
-        let long = self.is_64bit(vmcs);
-        let width = if long { u64::MAX } else { 0xffff_ffff };
-        let number = self.gpr(RAX) & width;
-        let result = if self.cpl(vmcs) != 0 {
-            KVM_EPERM
-        } else {
-            match number {
-                HC_VAPIC_POLL_IRQ => 0,
-                // It is a hint: the vCPU goes on.
-                HC_SCHED_YIELD if self.has_pv(Feature::SchedYield) => 0,
-                HC_CLOCK_PAIRING => KVM_EOPNOTSUPP,
-                _ => KVM_ENOSYS,
-            }
-        };
-        // CAST: The two's complement of the error.
-        self.set_gpr(RAX, result as u64 & width);
-        self.skip_instruction(vmcs);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     hypervisor::Hypervisor,
     mmu::Root,
+    vm::Vm,
     vmx::{
         controls::secondary,
         field::{
@@ -44,8 +45,10 @@ use crate::{
 use kernel::prelude::*;
 
 /// Exceptions that exit: with #DB and #AC a guest could otherwise keep the CPU delivering one after the
-/// other for ever, without ever taking an interrupt of the host; #MC is the host's.
+/// other for ever, without ever taking an interrupt of the host; #UD may be a hypercall in the words of
+/// another maker's CPU; #MC is the host's.
 pub(super) const EXCEPTION_BITMAP: u32 = 1 << Vector::DB.number() as u32
+    | 1 << Vector::UD.number() as u32
     | 1 << Vector::AC.number() as u32
     | 1 << Vector::MC.number() as u32;
 
@@ -121,8 +124,8 @@ impl Vcpu {
     }
 
     /// Does what INIT and startup IPIs ask for, if they came.
-    pub(crate) fn apply_signals(&self, owned: &mut Owned) {
-        let signals = self.accept_init_and_startup(&mut owned.state);
+    pub(crate) fn apply_signals(&self, vm: &Vm, owned: &mut Owned) {
+        let signals = self.accept_init_and_startup(vm, &mut owned.state);
         if signals.init {
             self.reset(owned);
             owned.state.mp_state = if self.is_bootstrap() {

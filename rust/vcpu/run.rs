@@ -212,7 +212,7 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     }
     if taken.has(Request::Event) {
         state.events.nmis = state.events.nmis.saturating_add(vcpu.take_nmis()).min(2);
-        vcpu.apply_signals(owned);
+        vcpu.apply_signals(vm, owned);
     }
 }
 

@@ -21,8 +21,18 @@ use kernel::{
 /// A behaviour of KVM that is not the architecture's, which a client can turn off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Quirk {
+    /// LINT0 of the vCPU that boots passes the PIC's interrupts on after RESET and INIT.
+    Lint0Open,
+    /// On AMD's CPUs, CR0.CD and CR0.NW are kept clear; here it is of no effect.
+    CdNwCleared,
+    /// Where the local APIC's page is not the APIC's, it reads as ones, and the client does not see it.
+    LapicHole,
+    /// OUT to port 0x7e is over before the client sees it.
+    Out7eOver,
     /// MISC_ENABLE does not decide about CPUID's MWAIT bit.
     MiscEnableNoMwait,
+    /// Another maker's hypercall instruction is replaced by VMCALL.
+    FixHypercall,
     /// MONITOR and MWAIT do nothing, even in a guest that does not have them.
     MwaitNeverFaults,
     /// MSRs that tell features start with all that there are.
@@ -34,7 +44,12 @@ pub(crate) enum Quirk {
 impl Quirk {
     const fn bit(self) -> u32 {
         match self {
+            Self::Lint0Open => bindings::KVM_X86_QUIRK_LINT0_REENABLED,
+            Self::CdNwCleared => bindings::KVM_X86_QUIRK_CD_NW_CLEARED,
+            Self::LapicHole => bindings::KVM_X86_QUIRK_LAPIC_MMIO_HOLE,
+            Self::Out7eOver => bindings::KVM_X86_QUIRK_OUT_7E_INC_RIP,
             Self::MiscEnableNoMwait => bindings::KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT,
+            Self::FixHypercall => bindings::KVM_X86_QUIRK_FIX_HYPERCALL_INSN,
             Self::MwaitNeverFaults => bindings::KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS,
             Self::StuffFeatureMsrs => bindings::KVM_X86_QUIRK_STUFF_FEATURE_MSRS,
             Self::IgnoreGuestPat => bindings::KVM_X86_QUIRK_IGNORE_GUEST_PAT,
@@ -46,7 +61,12 @@ impl Quirk {
 ///
 /// `self_snoop` tells whether the CPU keeps its caches coherent when types of memory are mixed.
 pub(crate) const fn quirks(self_snoop: bool) -> u32 {
-    let always = Quirk::MiscEnableNoMwait.bit()
+    let always = Quirk::Lint0Open.bit()
+        | Quirk::CdNwCleared.bit()
+        | Quirk::LapicHole.bit()
+        | Quirk::Out7eOver.bit()
+        | Quirk::MiscEnableNoMwait.bit()
+        | Quirk::FixHypercall.bit()
         | Quirk::MwaitNeverFaults.bit()
         | Quirk::StuffFeatureMsrs.bit();
     if self_snoop {

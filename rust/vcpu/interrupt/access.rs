@@ -16,7 +16,10 @@ use crate::{
         state::State,
         Vcpu, //
     },
-    vm::Vm,
+    vm::{
+        settings::Quirk,
+        Vm, //
+    },
     x86::{
         addr::{
             Gpa,
@@ -132,9 +135,15 @@ impl Vcpu {
 
     /// Reads from the APIC's registers if `gpa` is in their page; returns whether it is.
     ///
-    /// In the other modes the page reads as ones: KVM keeps it from the client, unless the quirk
-    /// KVM_X86_QUIRK_LAPIC_MMIO_HOLE is off.
-    pub(crate) fn read_apic_page(&self, state: &mut State, gpa: Gpa, data: &mut [u8]) -> bool {
+    /// In the other modes the page reads as ones, unless [`Quirk::LapicHole`] is off: then the access is
+    /// the client's.
+    pub(crate) fn read_apic_page(
+        &self,
+        vm: &Vm,
+        state: &mut State,
+        gpa: Gpa,
+        data: &mut [u8],
+    ) -> bool {
         let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_ref()) else {
             return false;
         };
@@ -143,7 +152,7 @@ impl Vcpu {
         };
         if controller.lapic().mode() != Mode::Xapic {
             data.fill(0xff);
-            return true;
+            return vm.settings().has(Quirk::LapicHole);
         }
         let size = u8::try_from(data.len()).unwrap_or(u8::MAX);
         // The one effect of a read is an error interrupt, seen before the next VM entry.
@@ -172,7 +181,7 @@ impl Vcpu {
             return false;
         };
         if controller.lapic().mode() != Mode::Xapic {
-            return true;
+            return vm.settings().has(Quirk::LapicHole);
         }
         let size = u8::try_from(data.len()).unwrap_or(u8::MAX);
         let mut bytes = [0; 4];
