@@ -2,8 +2,9 @@
 /*
  * A vCPU thread goes from one CPU to another, while its guest runs and between
  * two runs; two VMs change places; a CPU goes away and comes back with vCPUs
- * that last ran on it. The guest's checksum of its registers and memory must
- * come out as on a CPU that never changed. Needs two CPUs.
+ * that last ran on it, and under four that are shuffled. Each guest's checksum
+ * of all its state (lib/checksum.h) must come out as on a CPU that never changed.
+ * Needs two CPUs.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -11,114 +12,36 @@
 #include <sys/syscall.h>
 
 #include "kselftest_harness.h"
-#include "vm.h"
+#include "checksum.h"
 
 #define ROUNDS		40
-
-/*
- * A generator in registers (%rax, %r8-%r15, %xmm0, %fs base) and 512 words of
- * memory, which all go into the sum in %rax. Reports every 2048 steps.
- */
-GUEST_CODE(checksum, 64,
-	"	sti\n"
-	"1:	movl $2048, %ecx\n"
-	"2:	movq %rax, %rdx\n"
-	"	shlq $13, %rdx\n"
-	"	xorq %rdx, %rax\n"
-	"	movq %rax, %rdx\n"
-	"	shrq $7, %rdx\n"
-	"	xorq %rdx, %rax\n"
-	"	movq %rax, %rdx\n"
-	"	shlq $17, %rdx\n"
-	"	xorq %rdx, %rax\n"
-	"	movq %rcx, %rbx\n"
-	"	andl $511, %ebx\n"
-	"	addq %rax, %fs:(,%rbx,8)\n"
-	"	addq %fs:8, %rax\n"
-	"	addq %rax, %r8\n"
-	"	xorq %r8, %r15\n"
-	"	addq %r15, %r11\n"
-	"	movq %rax, %xmm1\n"
-	"	paddq %xmm1, %xmm0\n"
-	"	decl %ecx\n"
-	"	jnz 2b\n"
-	"	movq %xmm0, %rdx\n"
-	"	xorq %rdx, %rax\n"
-	"	addq %r11, %rax\n"
-	"	incq 0x110000\n"
-	"	cmpq %r14, 0x110000\n"
-	"	jb 1b\n"
-	"	outb %al, $" STR(PORT_SYNC) "\n"
-	"	jmp 1b\n");
-
-/* The same on the client's side. */
-struct model {
-	uint64_t rax, r8, r11, r15, xmm0, mem[512];
-};
-
-static void model_run(struct model *m, unsigned int reports)
-{
-	unsigned int ecx;
-
-	while (reports--) {
-		for (ecx = 2048; ecx; ecx--) {
-			m->rax ^= m->rax << 13;
-			m->rax ^= m->rax >> 7;
-			m->rax ^= m->rax << 17;
-			m->mem[ecx & 511] += m->rax;
-			m->rax += m->mem[1];
-			m->r8 += m->rax;
-			m->r15 ^= m->r8;
-			m->r11 += m->r15;
-			m->xmm0 += m->rax;
-		}
-		m->rax ^= m->xmm0;
-		m->rax += m->r11;
-	}
-}
+#define STEPS		2048
 
 struct guest {
 	struct vm vm;
 	struct vcpu vcpu;
-	struct model model;
-	volatile uint64_t *reports;
+	struct checksum sum;
 };
 
 static void start(struct guest *g, uint64_t seed)
 {
-	struct kvm_sregs sregs;
-	struct kvm_regs regs;
-
 	memset(g, 0, sizeof(*g));
-	vm_create(&g->vm, VM_MEMORY);
-	vcpu_start(&g->vcpu, &g->vm, MODE_LONG);
-	vm_load(&g->vm, CODE_GPA, checksum);
-	sregs = vcpu_sregs(&g->vcpu);
-	sregs.fs.base = DATA_GPA;
-	vcpu_set_sregs(&g->vcpu, &sregs);
-	regs = vcpu_regs(&g->vcpu);
-	regs.rax = g->model.rax = seed;
-	vcpu_set_regs(&g->vcpu, &regs);
-	g->reports = vm_u64(&g->vm, 0x110000);
+	vm_create(&g->vm, CHECKSUM_MEMORY);
+	vcpu_create(&g->vcpu, &g->vm, 0);
+	vcpu_set_supported_cpuid(&g->vcpu);
+	checksum_start(&g->sum, &g->vcpu, seed, STEPS, false);
 }
 
-/* Sets at which report the guest stops; between two runs only. */
 static void stop_at(struct guest *g, uint64_t report)
 {
-	struct kvm_regs regs = vcpu_regs(&g->vcpu);
-
-	regs.r14 = report;
-	vcpu_set_regs(&g->vcpu, &regs);
+	checksum_shared(&g->vm)->stop_at = report;
 }
 
 static bool check(struct guest *g, unsigned int reports)
 {
-	struct kvm_regs regs = vcpu_regs(&g->vcpu);
-
-	model_run(&g->model, reports);
-	return regs.rax == g->model.rax && regs.r8 == g->model.r8 &&
-	       regs.r15 == g->model.r15 &&
-	       !memcmp(g->vm.mem + DATA_GPA, g->model.mem, sizeof(g->model.mem));
+	vcpu_complete(&g->vcpu);
+	checksum_follow(&g->sum, reports);
+	return checksum_check(&g->sum, &g->vcpu);
 }
 
 static void finish(struct guest *g)
@@ -178,8 +101,7 @@ TEST(state_from_the_other_cpu)
 		ASSERT_EQ(check(&g, 1), true) TH_LOG("round %u", i);
 		regs = vcpu_regs(&g.vcpu);
 		sregs = vcpu_sregs(&g.vcpu);
-		EXPECT_EQ(sregs.fs.base, DATA_GPA);
-		g.model.rax = regs.rax = i * 0x12345 + 1;
+		g.sum.r13 = regs.r13 = i * 0x12345 + 1;
 		vcpu_set_regs(&g.vcpu, &regs);
 		vcpu_set_sregs(&g.vcpu, &sregs);
 		ASSERT_EQ(move_to(0, i & 1), 0);
@@ -193,6 +115,7 @@ struct thread {
 	volatile pid_t tid;
 	volatile int ret;
 	volatile bool done;
+	volatile long migrations;
 };
 
 static void *run_guest(void *arg)
@@ -207,7 +130,7 @@ static void *run_guest(void *arg)
 	return NULL;
 }
 
-/* The thread is moved under a guest that never exits by itself. */
+/* The thread is moved under a guest that rarely exits by itself. */
 TEST(while_running)
 {
 	unsigned int moves = 0, reports = 400;
@@ -347,6 +270,120 @@ TEST(offline_and_online)
 	EXPECT_EQ(check(&running, reports), true);
 	finish(&running);
 	finish(&idle);
+}
+
+/* Where the threads below may run is changed all the time, by a thread of its own. */
+static struct thread shuffled[4];
+static volatile bool shuffling;
+static volatile unsigned int moves;
+
+static void *shuffle(void *arg)
+{
+	unsigned int random = 1, i;
+	cpu_set_t set;
+
+	while (shuffling) {
+		for (i = 0; i < 4; i++) {
+			random = random * 1103515245 + 12345;
+			CPU_ZERO(&set);
+			CPU_SET(random >> 16 & 1, &set);
+			if (random & 0x60000)
+				CPU_SET(!(random >> 16 & 1), &set);
+			/* It fails for a CPU that is away, and a thread at its end. */
+			if (!shuffled[i].done && !sched_setaffinity(shuffled[i].tid, sizeof(set), &set))
+				moves++;
+		}
+		usleep(500);
+	}
+	return NULL;
+}
+
+/* How often the kernel took a thread from one CPU to another; -1 if it does not tell. */
+static long migrations(pid_t tid)
+{
+	char path[64], line[128];
+	long value = -1;
+	FILE *file;
+
+	sprintf(path, "/proc/self/task/%d/sched", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, "se.nr_migrations", 16) && strchr(line, ':'))
+			value = atol(strchr(line, ':') + 1);
+	fclose(file);
+	return value;
+}
+
+/* Runs its guest to its end, and waits until it is told that it may go. */
+static void *run_to_the_end(void *arg)
+{
+	struct thread *t = arg;
+
+	run_guest(t);
+	t->migrations = migrations(t->tid);
+	return NULL;
+}
+
+/*
+ * Four guests shuffled over two CPUs, one of which goes and comes; and the
+ * flushes that it takes are those for moves, not more.
+ */
+TEST(shuffle_and_hotplug)
+{
+	unsigned int i, offline = 0, reports = 600;
+	static struct guest guests[4];
+	long flushes, bound = 0;
+	bool known = true;
+	pthread_t shuffler;
+
+	if (cpus() < 2)
+		SKIP(return, "one CPU only");
+	if (access("/sys/devices/system/cpu/cpu1/online", W_OK))
+		SKIP(return, "CPU 1 cannot be taken offline");
+	flushes = module_stat("invvpid_single") + module_stat("invvpid_all");
+	for (i = 0; i < 4; i++) {
+		start(&guests[i], 5000 + i);
+		stop_at(&guests[i], reports);
+		shuffled[i] = (struct thread) { .guest = &guests[i] };
+		pthread_create(&shuffled[i].thread, NULL, run_to_the_end, &shuffled[i]);
+	}
+	for (i = 0; i < 4; i++) {
+		while (!shuffled[i].tid)
+			usleep(100);
+	}
+	shuffling = true;
+	pthread_create(&shuffler, NULL, shuffle, NULL);
+	while (!shuffled[0].done || !shuffled[1].done || !shuffled[2].done || !shuffled[3].done) {
+		ASSERT_EQ(set_online(offline & 1), 0);
+		offline++;
+		usleep(10000);
+	}
+	shuffling = false;
+	pthread_join(shuffler, NULL);
+	ASSERT_EQ(set_online(1), 0);
+	for (i = 0; i < 4; i++) {
+		pthread_join(shuffled[i].thread, NULL);
+		ASSERT_EQ(shuffled[i].ret, 0);
+		ASSERT_EQ(guests[i].vcpu.run->exit_reason, KVM_EXIT_IO);
+		EXPECT_EQ(check(&guests[i], reports), true) TH_LOG("guest %u", i);
+		finish(&guests[i]);
+		known &= shuffled[i].migrations >= 0;
+		bound += shuffled[i].migrations;
+	}
+	EXPECT_GT(moves, 50);
+	EXPECT_GT(offline, 6);
+	TH_LOG("%u changes of affinity, %ld moves, CPU 1 went %u times", moves, bound,
+	       (offline + 1) / 2);
+	if (!device_is_kvm_rs() || module_stat("exits") < 0 || !known)
+		return;
+	/* One for each guest's first time, and for each that a CPU gave up when it went. */
+	bound += 4 + 4 * ((offline + 1) / 2);
+	flushes = module_stat("invvpid_single") + module_stat("invvpid_all") - flushes;
+	TH_LOG("%ld INVVPIDs, at most %ld", flushes, bound);
+	EXPECT_LE(flushes, bound);
+	EXPECT_GE(flushes, module_parameter("vpid") == 'Y' ? 8 : 0);
 }
 
 TEST_HARNESS_MAIN

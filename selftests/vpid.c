@@ -11,45 +11,22 @@
 #include "kselftest_harness.h"
 #include "vm.h"
 
-#define STATS		"/sys/kernel/debug/kvm-rs/stats"
 #define MOVES		50
 #define EXITS		10000
 
-/* One value of the module's statistics; -1 if there is none. */
-static long stat_value(const char *name)
-{
-	size_t len = strlen(name);
-	FILE *file = fopen(STATS, "r");
-	char line[128];
-	long value = -1;
-
-	if (!file)
-		return -1;
-	while (fgets(line, sizeof(line), file))
-		if (!strncmp(line, name, len) && line[len] == ' ')
-			value = atol(line + len);
-	fclose(file);
-	return value;
-}
-
 static long invvpids(void)
 {
-	return stat_value("invvpid_single") + stat_value("invvpid_all");
+	return module_stat("invvpid_single") + module_stat("invvpid_all");
 }
 
 static long invepts(void)
 {
-	return stat_value("invept_single") + stat_value("invept_all");
+	return module_stat("invept_single") + module_stat("invept_all");
 }
 
 static bool vpid_on(void)
 {
-	FILE *file = fopen("/sys/module/kvm_rs/parameters/vpid", "r");
-	int value = file ? fgetc(file) : EOF;
-
-	if (file)
-		fclose(file);
-	return value == 'Y';
+	return module_parameter("vpid") == 'Y';
 }
 
 static int move_to(int cpu)
@@ -98,7 +75,7 @@ static void set_exits(struct vcpu *vcpu, uint64_t exits)
 
 FIXTURE_SETUP(guest)
 {
-	if (!device_is_kvm_rs() || stat_value("vpid_in_use") < 0)
+	if (!device_is_kvm_rs() || module_stat("vpid_in_use") < 0)
 		SKIP(return, "not kvm_rs, or no debugfs");
 	ASSERT_EQ(move_to(0), 0);
 	start(&self->vm, &self->vcpu);
@@ -168,7 +145,7 @@ TEST_F(guest, two_take_turns)
 
 	start(&vm, &vcpu);
 	vcpu_run_to_port(&vcpu, PORT_SYNC);
-	EXPECT_EQ(stat_value("vpid_in_use"), vpid_on() ? 2 : 0);
+	EXPECT_EQ(module_stat("vpid_in_use"), vpid_on() ? 2 : 0);
 	before = invvpids();
 	for (i = 0; i < 100; i++) {
 		vcpu_run_to_port(&self->vcpu, PORT_SYNC);
@@ -177,7 +154,7 @@ TEST_F(guest, two_take_turns)
 	EXPECT_EQ(invvpids() - before, 0);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
-	EXPECT_EQ(stat_value("vpid_in_use"), vpid_on());
+	EXPECT_EQ(module_stat("vpid_in_use"), vpid_on());
 }
 
 /* The lowest free VPID is the next to be given: that of the vCPU that went. */
@@ -189,10 +166,10 @@ TEST_F(guest, given_anew)
 	for (i = 0; i < 10; i++) {
 		vcpu_destroy(&self->vcpu);
 		vm_destroy(&self->vm);
-		ASSERT_EQ(stat_value("vpid_in_use"), 0);
+		ASSERT_EQ(module_stat("vpid_in_use"), 0);
 		before = invvpids();
 		start(&self->vm, &self->vcpu);
-		ASSERT_EQ(stat_value("vpid_in_use"), vpid_on());
+		ASSERT_EQ(module_stat("vpid_in_use"), vpid_on());
 		vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 		vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 		EXPECT_EQ(invvpids() - before, vpid_on());
@@ -204,8 +181,8 @@ TEST_F(guest, off)
 	if (vpid_on())
 		SKIP(return, "VPIDs are on");
 	EXPECT_EQ(invvpids(), 0);
-	EXPECT_EQ(stat_value("vpid_max_in_use"), 0);
-	EXPECT_EQ(stat_value("vpid_refused"), 0);
+	EXPECT_EQ(module_stat("vpid_max_in_use"), 0);
+	EXPECT_EQ(module_stat("vpid_refused"), 0);
 }
 
 TEST_HARNESS_MAIN

@@ -405,6 +405,50 @@ void vcpu_set_rip(struct vcpu *vcpu, uint64_t rip)
 	vcpu_set_regs(vcpu, &regs);
 }
 
+struct one_msr {
+	struct kvm_msrs header;
+	struct kvm_msr_entry entry;
+};
+
+uint64_t vcpu_msr(struct vcpu *vcpu, uint32_t index)
+{
+	struct one_msr msr = { .header.nmsrs = 1, .entry.index = index };
+
+	if (xioctl(vcpu->fd, KVM_GET_MSRS, &msr) != 1)
+		die("KVM_GET_MSRS of %#x", index);
+	return msr.entry.data;
+}
+
+void vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value)
+{
+	struct one_msr msr = {
+		.header.nmsrs = 1,
+		.entry = { .index = index, .data = value },
+	};
+
+	if (xioctl(vcpu->fd, KVM_SET_MSRS, &msr) != 1)
+		die("KVM_SET_MSRS of %#x to %#lx", index, value);
+}
+
+struct kvm_cpuid_entry2 vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf)
+{
+	struct kvm_cpuid_entry2 found = {};
+	struct kvm_cpuid2 *cpuid;
+	unsigned int i;
+
+	cpuid = calloc(1, sizeof(*cpuid) + 256 * sizeof(cpuid->entries[0]));
+	cpuid->nent = 256;
+	xioctl(vcpu->fd, KVM_GET_CPUID2, cpuid);
+	for (i = 0; i < cpuid->nent; i++) {
+		if (cpuid->entries[i].function == leaf && !cpuid->entries[i].index) {
+			found = cpuid->entries[i];
+			break;
+		}
+	}
+	free(cpuid);
+	return found;
+}
+
 int vcpu_run(struct vcpu *vcpu)
 {
 	return try_ioctl(vcpu->fd, KVM_RUN, 0);
@@ -552,4 +596,35 @@ long host_pages_used(void)
 	}
 	fclose(f);
 	return total;
+}
+
+long module_stat(const char *name)
+{
+	FILE *file = fopen("/sys/kernel/debug/kvm-rs/stats", "r");
+	size_t len = strlen(name);
+	char line[128];
+	long value = -1;
+
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, name, len) && line[len] == ' ')
+			value = atol(line + len);
+	fclose(file);
+	return value;
+}
+
+int module_parameter(const char *name)
+{
+	int value = EOF;
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/module/kvm_rs/parameters/%s", name);
+	file = fopen(path, "r");
+	if (file) {
+		value = fgetc(file);
+		fclose(file);
+	}
+	return value;
 }

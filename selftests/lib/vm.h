@@ -170,6 +170,11 @@ void vcpu_set_regs(struct vcpu *vcpu, const struct kvm_regs *regs);
 struct kvm_sregs vcpu_sregs(struct vcpu *vcpu);
 void vcpu_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs);
 void vcpu_set_rip(struct vcpu *vcpu, uint64_t rip);
+/* An MSR that must be there. */
+uint64_t vcpu_msr(struct vcpu *vcpu, uint32_t index);
+void vcpu_set_msr(struct vcpu *vcpu, uint32_t index, uint64_t value);
+/* A CPUID leaf as it was given to the vCPU, subleaf 0; all zero if it was not. */
+struct kvm_cpuid_entry2 vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf);
 
 /* KVM_RUN; returns 0 or minus errno. */
 int vcpu_run(struct vcpu *vcpu);
@@ -202,6 +207,9 @@ void *vcpu_io_data(struct vcpu *vcpu);
 long host_pages_used(void);
 /* One value of /proc/meminfo in KiB; -1 if there is none. */
 long meminfo(const char *name);
-bool cpu_has_vmx_unrestricted(void);
+/* One value of /sys/kernel/debug/kvm-rs/stats; -1 if there is none. */
+long module_stat(const char *name);
+/* The first letter of one of kvm_rs's parameters; EOF if there is none. */
+int module_parameter(const char *name);
 
 #endif
