@@ -12,6 +12,7 @@
  * is the least of many. A jump in front of RDTSC makes the emulator count all
  * that came before it.
  */
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 
@@ -181,7 +182,79 @@ static void bench_move(void)
 		if (time < least)
 			least = time;
 	}
-	report("KVM_RUN after a move to another CPU", "instructions", least);
+	report("vCPU move between CPUs", "instructions", least);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+/*
+ * Notes at DATA_GPA the last two readings of the TSC between which the guest
+ * did not run; until the word behind them is set. Interrupts are on: the
+ * emulator takes none from a guest that has them off.
+ */
+GUEST_CODE(note_gaps, 64,
+	"	sti\n"
+	"	" RDTSC64
+	"1:	movq %rax, %rbx\n"
+	"	" RDTSC64
+	"	movq %rax, %rcx\n"
+	"	subq %rbx, %rcx\n"
+	"	cmpq $500, %rcx\n"
+	"	jb 2f\n"
+	"	movq %rbx, 0x100000\n"
+	"	movq %rax, 0x100008\n"
+	"2:	cmpq $0, 0x100010\n"
+	"	je 1b\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static void *run_thread(void *vcpu)
+{
+	vcpu_run_to_port(vcpu, PORT_DONE);
+	return NULL;
+}
+
+/*
+ * A vCPU's thread loses its CPU, in its guest, to a thread that a timer wakes,
+ * and gets it back when that one sleeps: from the guest's last instruction to
+ * the other thread's first, and from that one's last to the guest's first. The
+ * timer's interrupt and the other thread's system call are part of it.
+ */
+static void bench_switch(void)
+{
+	struct sched_param realtime = { .sched_priority = 1 }, other = {};
+	struct timespec nap = { .tv_nsec = 1000000 };
+	uint64_t woken, asleep, time, least = ~0UL;
+	volatile uint64_t *gap;
+	struct vcpu vcpu;
+	pthread_t thread;
+	unsigned int i;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	vm_load(&vm, CODE_GPA, note_gaps);
+	gap = vm_u64(&vm, DATA_GPA);
+	pthread_create(&thread, NULL, run_thread, &vcpu);
+	if (sched_setscheduler(0, SCHED_FIFO, &realtime))
+		die("SCHED_FIFO: %s", strerror(errno));
+	for (i = 0; i < 20; i++)
+		nanosleep(&nap, NULL);
+	for (i = 0; i < 200; i++) {
+		asleep = rdtsc();
+		nanosleep(&nap, NULL);
+		woken = rdtsc();
+		/* The gap before this nap ended with the guest's first reading. */
+		time = gap[1] - asleep;
+		nanosleep(&nap, NULL);
+		/* And the one after it began with its last, unless a tick came between. */
+		time += woken - gap[0];
+		if (gap[0] < woken && time < least)
+			least = time;
+	}
+	gap[2] = 1;
+	sched_setscheduler(0, SCHED_OTHER, &other);
+	pthread_join(thread, NULL);
+	report("vCPU thread switch (sched_out + sched_in)", "instructions", least);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
@@ -334,6 +407,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	bench_exits();
+	bench_switch();
 	bench_violations("EPT violation, 4K page", "host memory of a GiB in 4K pages",
 			 64 * MIB, PAGE);
 	bench_violations("EPT violation, 2M page", "host memory of a GiB in 2M pages",
