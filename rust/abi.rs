@@ -14,6 +14,7 @@
 mod capability;
 mod command;
 mod convert;
+mod device_attr;
 mod msr_filter;
 mod msr_list;
 pub(crate) mod stats;

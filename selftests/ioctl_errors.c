@@ -990,6 +990,47 @@ static void test_state(struct table *t)
 	}
 }
 
+/* Attributes that are there and that are not, with and without room for the value. */
+static void test_attributes(struct table *t)
+{
+	static const unsigned long numbers[] = {
+		KVM_HAS_DEVICE_ATTR, KVM_GET_DEVICE_ATTR, KVM_SET_DEVICE_ATTR,
+	};
+	uint64_t value = 12345;
+	unsigned int i, k;
+
+	fresh(t);
+	for (i = 0; i < 12; i++) {
+		struct kvm_device_attr attr = {
+			.flags = i & 1,
+			.group = i / 2 % 3,
+			.attr = i / 6,
+			.addr = i % 4 == 3 ? 0 : (unsigned long)&value,
+		};
+
+		for (k = 0; k < ARRAY_SIZE(numbers); k++) {
+			if (k < 2)
+				record(t, STRICT, try_ioctl(t->vm.dev, numbers[k], (long)&attr),
+				       "device attribute %u, ioctl %u, on device fd", i, k);
+			record(t, STRICT, try_ioctl(t->vcpu.fd, numbers[k], (long)&attr),
+			       "device attribute %u, ioctl %u, on vcpu fd", i, k);
+		}
+	}
+	/* What is set is read back, and read as the offset of the guest's counter. */
+	value = -180000000000ULL;
+	for (k = 0; k < 3; k++) {
+		struct kvm_device_attr attr = {
+			.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
+			.addr = (unsigned long)&value,
+		};
+
+		record(t, STRICT, try_ioctl(t->vcpu.fd, numbers[2 - k], (long)&attr),
+		       "offset of the counter, step %u", k);
+		record(t, STRICT, value == -180000000000ULL, "the offset at step %u", k);
+	}
+	drop(t);
+}
+
 static void fill_table(struct table *t, const char *path)
 {
 	t->path = path;
@@ -997,6 +1038,7 @@ static void fill_table(struct table *t, const char *path)
 	t->rows = calloc(MAX_ROWS, sizeof(*t->rows));
 	test_pointers(t);
 	test_unknown(t);
+	test_attributes(t);
 	test_system(t);
 	test_files(t);
 	test_create_vcpu(t);

@@ -8,7 +8,10 @@ use crate::{
     bindings::*,
     hypervisor::Hypervisor,
     linux::cpu_call::online_cpus,
-    vcpu::guest_debug,
+    vcpu::{
+        guest_debug,
+        tsc, //
+    },
     vm::{
         settings::quirks,
         MAX_VCPUS,
@@ -71,12 +74,17 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_STEAL_TIME
         | KVM_CAP_X86_USER_SPACE_MSR
         | KVM_CAP_X86_MSR_FILTER
+        | KVM_CAP_SYS_ATTRIBUTES
+        | KVM_CAP_VCPU_ATTRIBUTES
         | KVM_CAP_DISABLE_QUIRKS
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
         // CAST: A few bits, and small numbers.
         KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,
+        KVM_CAP_TSC_CONTROL | KVM_CAP_VM_TSC_CONTROL => {
+            i32::from(tsc::can_scale(&hypervisor.capabilities))
+        }
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,

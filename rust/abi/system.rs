@@ -5,6 +5,7 @@
 use super::{
     capability,
     command::command,
+    device_attr,
     msr_list,
     vm::VmFile, //
 };
@@ -105,6 +106,9 @@ impl SystemFile {
                 command!(KVM_RS_IOCTL_X86_GET_MCE_CAP_SUPPORTED: u64)
                     .write(argument, &SUPPORTED_MCG_CAP)?;
                 Ok(0)
+            }
+            KVM_RS_IOCTL_HAS_DEVICE_ATTR | KVM_RS_IOCTL_GET_DEVICE_ATTR => {
+                device_attr::of_system(&self.hypervisor, command, argument)
             }
             KVM_RS_IOCTL_GET_MSRS => msr_list::get_features(argument),
             _ => Err(EINVAL),

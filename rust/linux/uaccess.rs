@@ -40,6 +40,7 @@ plain!(
     bindings::kvm_cpuid,
     bindings::kvm_cpuid_entry,
     bindings::kvm_debugregs,
+    bindings::kvm_device_attr,
     bindings::kvm_enable_cap,
     bindings::kvm_fpu,
     bindings::kvm_guest_debug,

@@ -20,6 +20,7 @@ use crate::{
         Vm, //
     },
     vmx::{
+        capability::Capabilities,
         controls::secondary,
         field,
         vmcs::CurrentVmcs, //
@@ -116,8 +117,8 @@ fn ratio(khz: u32, host_khz: u32) -> Option<u64> {
 }
 
 /// Returns whether guests can have counters of another frequency than the host's.
-fn can_scale(vm: &Vm) -> bool {
-    vm.capabilities().has_secondary(secondary::USE_TSC_SCALING)
+pub(crate) fn can_scale(capabilities: &Capabilities) -> bool {
+    capabilities.has_secondary(secondary::USE_TSC_SCALING)
 }
 
 /// Returns the frequency that a client asks for, 0 being the host's; `EINVAL` for one that no guest can
@@ -127,7 +128,7 @@ pub(crate) fn requested_khz(vm: &Vm, argument: usize) -> Result<u32> {
     let khz = argument as u32;
     // The largest ratio, and what KVM's own arithmetic takes.
     let end = (u64::from(tsc_khz()) * 0xffff).min(0x7fff_ffff);
-    if can_scale(vm) && u64::from(khz) >= end {
+    if can_scale(vm.capabilities()) && u64::from(khz) >= end {
         return Err(EINVAL);
     }
     Ok(if khz == 0 { tsc_khz() } else { khz })
@@ -140,7 +141,7 @@ impl State {
         self.tsc.khz = khz;
         self.tsc.ratio = if is_tolerable(khz, tsc_khz()) {
             UNITY
-        } else if can_scale(vm) {
+        } else if can_scale(vm.capabilities()) {
             ratio(khz, tsc_khz()).ok_or(EINVAL)?
         } else if khz > tsc_khz() {
             self.tsc.catch_up = Some((now_ns(), self.tsc.now()));
@@ -149,7 +150,7 @@ impl State {
             return Err(EINVAL);
         };
         self.tsc.catch_up = None;
-        if can_scale(vm) {
+        if can_scale(vm.capabilities()) {
             vmcs.write(field::TSC_MULTIPLIER, self.tsc.ratio);
         }
         Ok(())
@@ -166,6 +167,19 @@ impl State {
     ) {
         let exact = self.tsc.offset_for(value.unwrap_or(0));
         let offset = vm.with_tsc(|sync| sync.write(value, self.tsc.khz, now_ns(), exact));
+        self.set_tsc_offset(vcpu, vmcs, offset);
+    }
+
+    /// Gives the guest's counter the offset that the client asks for.
+    pub(crate) fn give_tsc_offset(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        offset: u64,
+    ) {
+        let value = self.tsc.scale(rdtsc()).wrapping_add(offset);
+        vm.with_tsc(|sync| sync.note_offset(value, self.tsc.khz, now_ns(), offset));
         self.set_tsc_offset(vcpu, vmcs, offset);
     }
 

@@ -47,6 +47,17 @@ impl TscSync {
         self.offset
     }
 
+    /// Notes that the client gave a vCPU this offset, with which its counter is `value` at the time `ns`.
+    pub(crate) fn note_offset(&mut self, value: u64, khz: u32, ns: u64, offset: u64) {
+        *self = Self {
+            value,
+            ns,
+            khz,
+            offset,
+            user_set: true,
+        };
+    }
+
     /// Returns whether the write is meant to make the counter that of the others.
     fn is_near(&self, data: u64, khz: u32, ns: u64) -> bool {
         if data == 0 {
@@ -87,6 +98,17 @@ mod tests {
         assert_eq!(sync.write(Some(5_000_000), 1000, 0, 200), 200);
         assert_eq!(sync.write(Some(5_000_000), 1000, 1_000_000, 300), 200);
         assert_eq!(sync.write(Some(9_000_000), 1000, 2_000_000, 400), 400);
+    }
+
+    #[test]
+    fn offset_given() {
+        let mut sync = TscSync::new();
+        assert_eq!(sync.write(None, 1000, 0, 100), 100);
+        sync.note_offset(7_000_000, 1000, 0, 300);
+        // A new vCPU, and one that is written with a near value, get the same.
+        assert_eq!(sync.write(None, 1000, 0, 400), 300);
+        sync.note_offset(7_000_000, 1000, 0, 300);
+        assert_eq!(sync.write(Some(7_000_001), 1000, 0, 500), 300);
     }
 
     #[test]

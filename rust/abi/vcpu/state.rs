@@ -5,7 +5,8 @@
 
 use super::super::{
     command::command,
-    convert, //
+    convert,
+    device_attr, //
 };
 use crate::{
     bindings::*,
@@ -100,6 +101,11 @@ pub(super) fn dispatch(
         KVM_RS_IOCTL_SET_GUEST_DEBUG => {
             let debug = command!(KVM_RS_IOCTL_SET_GUEST_DEBUG: kvm_guest_debug).read(argument)?;
             owned.set_guest_debug(debug.control, &debug.arch.debugreg)?;
+        }
+        KVM_RS_IOCTL_HAS_DEVICE_ATTR
+        | KVM_RS_IOCTL_GET_DEVICE_ATTR
+        | KVM_RS_IOCTL_SET_DEVICE_ATTR => {
+            return device_attr::of_vcpu(vm, vcpu, owned, command, argument);
         }
         _ => return Err(EINVAL),
     }
