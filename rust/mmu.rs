@@ -12,6 +12,7 @@
 //! | [`memory_type`] | how a page is cached |
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
+//! | [`mmio`] | remembering where there is no memory |
 //! | [`age`] | telling the host which pages are used |
 //! | [`fault`] | from a guest's fault to a mapping |
 //! | [`invalidation`] | what a fault must check because the host changes its own tables |
@@ -48,6 +49,7 @@ mod invalidation;
 mod level;
 mod long_mode;
 mod memory_type;
+mod mmio;
 mod pae;
 mod stats;
 mod table;
@@ -346,7 +348,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let locked = self.direct.exclude();
         let retired = update.publish(next);
         self.invalidation.advance();
-        if let Some(stale) = change.stale() {
+        // Where there is memory now, what remembers that there was none is as stale.
+        for stale in [change.stale(), change.made()].into_iter().flatten() {
             self.direct.zap_range(&locked, stale);
         }
         self.direct.settle(locked, &*self.remote, true);

@@ -102,6 +102,14 @@ impl Change {
         }
     }
 
+    /// Returns the frames that have memory after the change and may have had none before.
+    pub(crate) fn made(&self) -> Option<GfnRange> {
+        match self {
+            Self::Create { new } | Self::Move { new, .. } => Some(new.gfns()),
+            Self::Delete { .. } | Self::Flags { .. } | Self::Nothing => None,
+        }
+    }
+
     /// Returns the frames whose translations the change makes wrong.
     pub(crate) fn stale(&self) -> Option<GfnRange> {
         match self {

@@ -59,7 +59,7 @@ fn age_table<F: EntryFormat>(
     for (first, entry) in table.entries_of(base, range) {
         let (seen, content) = entry.load();
         match content {
-            Content::Empty => {}
+            Content::Empty | Content::Mmio => {}
             Content::Table(below) => young |= age_table(below, first, range, what),
             Content::Leaf(leaf) if leaf.accessed => {
                 young = true;

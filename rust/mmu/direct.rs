@@ -113,12 +113,12 @@ impl<F: EntryFormat> TableStock<F> {
     }
 
     /// Takes a table out.
-    fn take(&mut self) -> Option<Table<F>> {
+    pub(super) fn take(&mut self) -> Option<Table<F>> {
         self.tables.iter_mut().find_map(Option::take)
     }
 
     /// Puts a table back.
-    fn give_back(&mut self, table: Table<F>) {
+    pub(super) fn give_back(&mut self, table: Table<F>) {
         if let Some(place) = self.tables.iter_mut().find(|place| place.is_none()) {
             *place = Some(table);
         }
@@ -214,7 +214,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                     };
                 }
                 Content::Leaf(_) => return Outcome::NeedExclusive,
-                Content::Empty if level == mapping.level => {
+                Content::Empty | Content::Mmio if level == mapping.level => {
                     return match entry.install(seen, &mapping.leaf) {
                         Ok(()) => {
                             self.stats.count_mapped(level);
@@ -224,6 +224,8 @@ impl<F: EntryFormat> DirectMmu<F> {
                         Err(Raced) => Outcome::Raced,
                     };
                 }
+                // It is only at the lowest level.
+                Content::Mmio => return Outcome::NeedExclusive,
                 Content::Empty => {
                     let Some(table) = stock.take() else {
                         let missing = level.number().saturating_sub(mapping.level.number());

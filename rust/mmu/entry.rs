@@ -81,6 +81,8 @@ pub(crate) enum Entry {
     Leaf(Leaf),
     /// A table of the level below is there.
     Table(Hpa),
+    /// There is no memory for the page.
+    Mmio,
 }
 
 /// How entries are written in tables.
@@ -88,6 +90,10 @@ pub(crate) enum Entry {
 /// Decoding is the inverse of encoding: `decode(leaf(x), level)` is `Leaf(x)` but for what the format
 /// has no bits for, `decode(table(x, level), level)` is `Table(x)` above the lowest level, and 0 is `Empty`.
 pub(crate) trait EntryFormat: Send + Sync + 'static {
+    /// The bits of an entry that decodes as [`Entry::Mmio`], if there is such: the processor tells an
+    /// access through it from one through an empty entry, and caches nothing.
+    const MMIO: Option<u64> = None;
+
     /// The processor finds the root only below 4 GiB of host memory.
     const LOW_ROOT: bool = false;
 

@@ -78,6 +78,10 @@ const fn rights(access: Access) -> u64 {
 }
 
 impl EntryFormat for Ept {
+    // Writing without reading is a misconfiguration on every processor. The address is one where no
+    // memory is, as some processors read speculatively what such an entry points to.
+    const MMIO: Option<u64> = Some(ADDRESS | WRITE | EXECUTE);
+
     type Variant = EptVariant;
 
     fn leaf(variant: EptVariant, leaf: &Leaf, level: Level) -> u64 {
@@ -112,12 +116,16 @@ impl EntryFormat for Ept {
     }
 
     fn decode(bits: u64, level: Level) -> Entry {
+        // First what most entries on the way of a fault are.
+        if level != Level::Page4K && bits & (READ | LARGE) == READ {
+            return Entry::Table(Hpa::new(bits & ADDRESS));
+        }
         let rights = (bits | bits >> OLD_SHIFT) & PRESENT;
         if rights == 0 {
             return Entry::Empty;
         }
-        if level != Level::Page4K && bits & LARGE == 0 {
-            return Entry::Table(Hpa::new(bits & ADDRESS));
+        if Some(bits) == Self::MMIO {
+            return Entry::Mmio;
         }
         Entry::Leaf(Leaf {
             pfn: Pfn::new((bits & ADDRESS) >> 12),

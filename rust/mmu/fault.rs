@@ -90,6 +90,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             let slot = self.memory.snapshot().find(gfn).cloned();
             let hva = slot.as_ref().and_then(|slot| slot.gfn_to_hva(gfn));
             let (Some(slot), Some(hva)) = (slot, hva) else {
+                self.remember_mmio(gfn, sample, &mut stock);
                 return Ok(Resolved::NoSlot);
             };
             if access.write && slot.flags().read_only {

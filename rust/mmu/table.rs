@@ -131,7 +131,7 @@ unsafe fn free_tree<F: EntryFormat>(
     let entries = unsafe { table.entries.as_ref() };
     for entry in entries {
         match F::decode(entry.load(Relaxed), level) {
-            Entry::Empty => {}
+            Entry::Empty | Entry::Mmio => {}
             Entry::Leaf(_) => counts.add(level, 1),
             Entry::Table(hpa) => {
                 if let Some(below) = level.below() {
@@ -363,6 +363,8 @@ pub(crate) enum Content<'g, F: EntryFormat, G: Locked<F>> {
     Leaf(Leaf),
     /// A table.
     Table(TableRef<'g, F, G>),
+    /// The knowledge that there is no memory.
+    Mmio,
 }
 
 /// The bits that an entry held when it was read, to be replaced if it still holds them.
@@ -398,6 +400,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         let content = match F::decode(bits, self.level) {
             Entry::Empty => Content::Empty,
             Entry::Leaf(leaf) => Content::Leaf(leaf),
+            Entry::Mmio => Content::Mmio,
             Entry::Table(hpa) => self.level.below().map_or(Content::Empty, |level| {
                 Content::Table(self.child(hpa, level))
             }),
@@ -433,6 +436,21 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
             return Err(Raced);
         }
         self.exchange(seen, bits)
+    }
+
+    /// Puts the knowledge into the entry that there is no memory, if it still holds what was seen and
+    /// the format can say so.
+    ///
+    /// What was there must be empty.
+    pub(crate) fn install_mmio(&self, seen: Seen) {
+        let Some(bits) = F::MMIO else { return };
+        // The tree's invariants rest on these two, whatever a format does.
+        let is_mmio = matches!(F::decode(bits, self.level), Entry::Mmio);
+        let was_empty = matches!(F::decode(seen.0, self.level), Entry::Empty);
+        if !kernel::warn_on!(!is_mmio || !was_empty) {
+            // Whoever changed the entry knows better.
+            let _ = self.exchange(seen, bits);
+        }
     }
 
     /// Puts `table` into the entry if it still holds what was seen, and returns it as part of the
@@ -477,7 +495,8 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
             return;
         }
         match F::decode(self.bits.xchg(0, Full), self.level) {
-            Entry::Empty => return,
+            // Processors cache nothing of these.
+            Entry::Empty | Entry::Mmio => return,
             Entry::Leaf(_) => {
                 let mut counts = self.guard.counts.take();
                 counts.add(self.level, 1);

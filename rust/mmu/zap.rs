@@ -47,7 +47,7 @@ fn zap_table<F: EntryFormat>(table: TableRef<'_, F, Exclusive<'_, F>>, base: Gfn
         match entry.load() {
             (_, Content::Empty) => {}
             (_, Content::Table(below)) if !whole => zap_table(below, first, range),
-            (_, Content::Leaf(_) | Content::Table(_)) => entry.take_out(),
+            (_, Content::Leaf(_) | Content::Table(_) | Content::Mmio) => entry.take_out(),
         }
     }
 }

@@ -83,7 +83,7 @@ pub(crate) enum Step {
 pub(crate) enum Later {
     /// EPT refused an access.
     Ept(EptViolation),
-    /// An EPT entry that no CPU understands.
+    /// An EPT entry that tells there is no memory.
     EptMisconfiguration(Gpa),
     /// INS or OUTS.
     StringIo(StringIo),
@@ -405,14 +405,8 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
     match later {
         Later::Ept(violation) => ept_violation(vm, vcpu, owned, &violation),
         Later::EptMisconfiguration(gpa) => {
-            // No entry that this module writes is misconfigured.
-            kernel::warn_on!(true);
-            let details = [u64::from(owned.state.regs.exit_reason), gpa.value()];
-            vcpu.run_page().set_internal_error(
-                bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
-                &details,
-            );
-            Ok(Next::ToUser)
+            vcpu.count_event(Event::FaultEmulated);
+            emulate_mmio(vm, vcpu, owned, gpa)
         }
         Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
         Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
@@ -471,20 +465,23 @@ fn ept_violation(
     });
     match resolved {
         Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
-        Resolved::NoSlot | Resolved::ReadOnlySlot => {
-            if let Some(interrupted) = owned.state.events.interrupted.take() {
-                // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
-                let details = [
-                    u64::from(interrupted.event.vector),
-                    u64::from(owned.state.regs.exit_reason),
-                    0,
-                    violation.gpa.value(),
-                ];
-                vcpu.run_page()
-                    .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
-                return Ok(Next::ToUser);
-            }
-            emulation::emulate(vm, vcpu, owned, None)
-        }
+        Resolved::NoSlot | Resolved::ReadOnlySlot => emulate_mmio(vm, vcpu, owned, violation.gpa),
     }
+}
+
+/// Emulates the instruction that met no memory at `gpa`.
+fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa) -> Result<Next> {
+    if let Some(interrupted) = owned.state.events.interrupted.take() {
+        // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
+        let details = [
+            u64::from(interrupted.event.vector),
+            u64::from(owned.state.regs.exit_reason),
+            0,
+            gpa.value(),
+        ];
+        vcpu.run_page()
+            .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
+        return Ok(Next::ToUser);
+    }
+    emulation::emulate(vm, vcpu, owned, None)
 }
