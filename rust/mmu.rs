@@ -279,6 +279,19 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.fault(gpa, access))
     }
 
+    /// Makes a translation for reading at `gpa`, and returns the bytes from `gpa` to the end of the page
+    /// that it is of, which may be a large one.
+    ///
+    /// Fails as [`Self::fault`] does, with `ENOENT` where there is no memory, and with `EOPNOTSUPP`
+    /// where the tables are not EPT: those of a guest without paging are of no use to one with.
+    pub(crate) fn populate(&self, gpa: Gpa) -> Result<u64> {
+        let Formats::Ept(registered) = &self.0 else {
+            return Err(EOPNOTSUPP);
+        };
+        let size = registered.core.populate(gpa)?.bytes();
+        Ok(size.wrapping_sub(gpa.value() & size.wrapping_sub(1)))
+    }
+
     /// Creates, moves, changes or deletes a slot for the client.
     ///
     /// On return, no vCPU and nobody in the kernel uses the memory of a slot that is gone. Sleeps. Fails

@@ -39,6 +39,7 @@ pub(crate) mod tsc;
 pub(crate) use self::{
     run_page::{
         RunPage,
+        COALESCED_PAGE,
         MAPPING_SIZE, //
     },
     state::MpState, //

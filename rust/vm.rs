@@ -15,12 +15,14 @@
 //! to the address space of the process that made it; all but closing is refused to others.
 
 pub(crate) mod clock;
+pub(crate) mod coalesced;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
 
 use self::{
     clock::Clock,
+    coalesced::Coalesced,
     msr_filter::MsrFilter,
     settings::{
         Quirk,
@@ -189,6 +191,8 @@ pub(crate) struct Vm {
     #[pin]
     settings: Settings,
     #[pin]
+    coalesced: Coalesced,
+    #[pin]
     tsc: SpinLock<TscSync>,
     #[pin]
     clock: SpinLock<Clock>,
@@ -229,6 +233,7 @@ impl Vm {
                 exception_payloads: Atomic::new(false),
                 triple_fault_events: Atomic::new(false),
                 settings <- Settings::new(),
+                coalesced <- Coalesced::new(),
                 tsc <- new_spinlock!(TscSync::new()),
                 clock <- new_spinlock!(Clock::new()),
                 wall_clock: Atomic::new(0),
@@ -382,6 +387,12 @@ impl Vm {
         if !self.settings.has(Quirk::IgnoreGuestPat) {
             self.mmu.honor_guest_pat();
         }
+    }
+
+    /// Returns the ring of coalesced I/O.
+    #[inline]
+    pub(crate) fn coalesced(&self) -> &Coalesced {
+        &self.coalesced
     }
 
     /// Replaces the MSR filter; each vCPU takes it before it enters its guest again.

@@ -582,6 +582,69 @@ static void test_regions(struct table *t)
 	munmap(mem, 4 * M);
 }
 
+/* Zones of coalesced I/O, memory that is mapped ahead, and a limit on tables. */
+static void test_ranges(struct table *t)
+{
+	static const struct {
+		uint64_t addr;
+		uint32_t size, pio;
+	} zones[] = {
+		{ 4 * M, PAGE, 0 }, { 4 * M, PAGE, 0 }, { 4 * M + 1, 3, 0 }, { 0x3f8, 8, 1 },
+		{ 0, 0, 0 }, { 0, 0, 1 }, { M, PAGE, 0 }, { -PAGE, 2 * PAGE, 0 },
+		{ 1UL << 40, ~0U, 1 }, { 0, 4, 2 }, { 0, 4, ~0U },
+	};
+	static const struct {
+		uint64_t gpa, size, flags;
+		bool hole;
+	} ranges[] = {
+		{ 0, PAGE }, { 0, M }, { PAGE, M }, { M, PAGE }, { 0, M + PAGE },
+		{ 0, 0 }, { 1, PAGE }, { 0, 1 }, { PAGE, PAGE, 1 }, { PAGE, PAGE, 1UL << 63 },
+		{ -PAGE, PAGE }, { -PAGE, 2 * PAGE }, { 0, 1UL << 63 }, { 1UL << 50, PAGE },
+		{ 0, PAGE, 0, true }, { 0, M, 0, true }, { 2 * M, M }, { 3 * M, M },
+	};
+	static const unsigned long limits[] = {
+		0, 1, 63, 64, 65, 1 << 20, ~0U, 1UL << 32, (1UL << 32) + 64, ~0UL,
+	};
+	char *mem = memory_alloc(4 * M, SZ_2M);
+	unsigned int i, on;
+
+	fresh(t);
+	for (on = 0; have(t, KVM_REGISTER_COALESCED_MMIO) && on < 2; on++) {
+		for (i = 0; i < ARRAY_SIZE(zones); i++) {
+			struct kvm_coalesced_mmio_zone zone = {
+				.addr = zones[i].addr, .size = zones[i].size, .pio = zones[i].pio,
+			};
+
+			record(t, STRICT,
+			       try_ioctl(t->vm.fd, on ? KVM_UNREGISTER_COALESCED_MMIO :
+					 KVM_REGISTER_COALESCED_MMIO, (long)&zone),
+			       "%sREGISTER_COALESCED_MMIO %u", on ? "UN" : "", i);
+		}
+	}
+	for (i = 0; have(t, KVM_SET_NR_MMU_PAGES) && i < ARRAY_SIZE(limits); i++)
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_SET_NR_MMU_PAGES, limits[i]),
+		       "SET_NR_MMU_PAGES %#lx", limits[i]);
+	for (i = 0; have(t, KVM_PRE_FAULT_MEMORY) && i < ARRAY_SIZE(ranges); i++) {
+		struct kvm_pre_fault_memory range = {
+			.gpa = ranges[i].gpa, .size = ranges[i].size, .flags = ranges[i].flags,
+		};
+
+		/* A page that the client does not have; its slot reaches behind the memory. */
+		if (vm_set_slot(&t->vm, 0, 0, 0, M, mem) || vm_set_slot(&t->vm, 1, 0, 2 * M, 2 * M, mem + 2 * M))
+			die("slots");
+		if (mprotect(mem + (ranges[i].hole ? 0 : 3 * M), PAGE, PROT_NONE))
+			die("mprotect: %s", strerror(errno));
+		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_PRE_FAULT_MEMORY, (long)&range),
+		       "PRE_FAULT_MEMORY %u", i);
+		record(t, STRICT, range.gpa, "PRE_FAULT_MEMORY %u: address left", i);
+		record(t, STRICT, range.size, "PRE_FAULT_MEMORY %u: size left", i);
+		if (mprotect(mem, 4 * M, PROT_READ | PROT_WRITE))
+			die("mprotect: %s", strerror(errno));
+	}
+	drop(t);
+	munmap(mem, 4 * M);
+}
+
 /* SREGS: one change to a sound state, and what is in force then. */
 static void try_sregs(struct table *t, const struct kvm_sregs *base,
 		      const struct kvm_sregs *sregs, const char *what, unsigned int n)
@@ -1043,6 +1106,7 @@ static void fill_table(struct table *t, const char *path)
 	test_files(t);
 	test_create_vcpu(t);
 	test_regions(t);
+	test_ranges(t);
 	test_regs(t);
 	test_sregs(t);
 	test_cpuid(t);

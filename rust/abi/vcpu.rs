@@ -20,18 +20,24 @@ use crate::{
             MappedPage, //
         },
         signal_mask::SignalMask,
-        uaccess, //
+        task,
+        uaccess,
+        user_page, //
     },
     vcpu::{
         request::Request,
         tsc::requested_khz,
         MpState,
         Owned,
-        Vcpu, //
+        Vcpu,
+        COALESCED_PAGE, //
     },
     vm::Vm,
     x86::{
-        addr::Gva,
+        addr::{
+            Gpa,
+            Gva, //
+        },
         cpuid::{
             self,
             CpuidEntry, //
@@ -83,7 +89,10 @@ impl FileObject for VcpuFile {
     }
 
     fn page(this: ArcBorrow<'_, Self>, index: usize) -> Option<MappedPage> {
-        this.vcpu.run_page().page(index)
+        match index {
+            COALESCED_PAGE => Some(this.vm.coalesced().page()),
+            _ => this.vcpu.run_page().page(index),
+        }
     }
 }
 
@@ -100,6 +109,14 @@ fn dispatch(
                 return Err(EINVAL);
             }
             return run(vm, vcpu, owned);
+        }
+        KVM_RS_IOCTL_PRE_FAULT_MEMORY => {
+            let command = command!(KVM_RS_IOCTL_PRE_FAULT_MEMORY: kvm_pre_fault_memory);
+            let mut range = command.read(argument)?;
+            let done = pre_fault(vm, &mut range);
+            // What is left, after a failure too.
+            command.write(argument, &range)?;
+            done?;
         }
         KVM_RS_IOCTL_GET_REGS => {
             let regs = convert::to_regs(&owned.general_registers());
@@ -361,5 +378,34 @@ fn set_signal_mask(owned: &mut Owned, argument: usize) -> Result {
         .checked_add(size_of::<kvm_signal_mask>())
         .ok_or(EFAULT)?;
     owned.signal_mask = Some(SignalMask(uaccess::read(address)?));
+    Ok(())
+}
+
+/// Maps the range before the guest uses it, and takes what was mapped off its start.
+///
+/// A failure counts only if nothing was mapped; else the next call meets it again.
+fn pre_fault(vm: &Vm, range: &mut kvm_pre_fault_memory) -> Result {
+    let start = Gpa::new(range.gpa);
+    let aligned = start.is_page_aligned() && Gpa::new(range.size).is_page_aligned();
+    if range.flags != 0 || !aligned || range.gpa.wrapping_add(range.size) <= range.gpa {
+        return Err(EINVAL);
+    }
+    while range.size > 0 {
+        let mapped = if task::signal_pending() {
+            Err(EINTR)
+        } else {
+            vm.mmu().populate(Gpa::new(range.gpa))
+        };
+        match mapped {
+            Ok(bytes) => {
+                let bytes = bytes.min(range.size);
+                range.gpa = range.gpa.wrapping_add(bytes);
+                range.size = range.size.wrapping_sub(bytes);
+            }
+            Err(_) if range.gpa != start.value() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        user_page::cond_resched();
+    }
     Ok(())
 }

@@ -24,7 +24,13 @@ use crate::{
         interrupt::deliver::deliver,
         tsc::requested_khz, //
     },
-    vm::Vm,
+    vm::{
+        coalesced::{
+            Space,
+            Zone, //
+        },
+        Vm, //
+    },
     x86::addr::{
         Gpa,
         Hva, //
@@ -41,6 +47,9 @@ use kernel::{
 
 /// What `struct kvm_clock_data` can tell.
 pub(super) const CLOCK_FLAGS: u32 = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+
+/// The least that KVM_SET_NR_MMU_PAGES takes.
+const MIN_MMU_PAGES: usize = 64;
 
 /// The file of a VM.
 pub(super) struct VmFile;
@@ -115,6 +124,25 @@ impl FileObject for VmFile {
                 msr_filter::set(&vm, &filter)?;
                 Ok(0)
             }
+            KVM_RS_IOCTL_SET_NR_MMU_PAGES => {
+                // A limit of shadow page tables, of which there are none.
+                if argument < MIN_MMU_PAGES {
+                    return Err(EINVAL);
+                }
+                Ok(0)
+            }
+            KVM_RS_IOCTL_REGISTER_COALESCED_MMIO => {
+                let zone = command!(KVM_RS_IOCTL_REGISTER_COALESCED_MMIO: kvm_rs_coalesced_zone)
+                    .read(argument)?;
+                vm.coalesced().register(coalesced_zone(&zone)?)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_UNREGISTER_COALESCED_MMIO => {
+                let zone = command!(KVM_RS_IOCTL_UNREGISTER_COALESCED_MMIO: kvm_rs_coalesced_zone)
+                    .read(argument)?;
+                vm.coalesced().unregister(coalesced_zone(&zone)?);
+                Ok(0)
+            }
             _ => Err(ENOTTY),
         }
     }
@@ -129,6 +157,20 @@ fn set_region(vm: &Vm, region: &kvm_userspace_memory_region) -> Result<isize> {
         hva: Hva::new(region.userspace_addr),
     })?;
     Ok(0)
+}
+
+/// Returns a zone of coalesced I/O as the client wrote it.
+fn coalesced_zone(zone: &kvm_rs_coalesced_zone) -> Result<Zone> {
+    let space = match zone.pio {
+        0 => Space::Mmio,
+        1 => Space::Pio,
+        _ => return Err(EINVAL),
+    };
+    Ok(Zone {
+        space,
+        start: zone.addr,
+        size: zone.size,
+    })
 }
 
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {

@@ -26,6 +26,9 @@ enum {
 	KVM_RS_IOCTL(CREATE_VCPU),
 	KVM_RS_IOCTL(SET_USER_MEMORY_REGION),
 	KVM_RS_IOCTL(SET_USER_MEMORY_REGION2),
+	KVM_RS_IOCTL(SET_NR_MMU_PAGES),
+	KVM_RS_IOCTL(REGISTER_COALESCED_MMIO),
+	KVM_RS_IOCTL(UNREGISTER_COALESCED_MMIO),
 	KVM_RS_IOCTL(ENABLE_CAP),
 	KVM_RS_IOCTL(SET_BOOT_CPU_ID),
 	KVM_RS_IOCTL(SIGNAL_MSI),
@@ -72,6 +75,15 @@ enum {
 	KVM_RS_IOCTL(SET_SREGS2),
 	KVM_RS_IOCTL(SET_GUEST_DEBUG),
 	KVM_RS_IOCTL(SET_DEVICE_ATTR),
+	KVM_RS_IOCTL(PRE_FAULT_MEMORY),
+};
+
+/* struct kvm_coalesced_mmio_zone, without the union. */
+struct kvm_rs_coalesced_zone {
+	__u64 addr;
+	__u32 size;
+	/* 1 for ports, 0 for memory-mapped I/O. */
+	__u32 pio;
 };
 
 #endif

@@ -7,7 +7,10 @@ use crate::{
     x86::addr::Hpa, //
 };
 use core::ptr::NonNull;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Atomic, //
+};
 
 /// Returns the physical address of what `pointer` points to.
 ///
@@ -36,6 +39,17 @@ impl KernelPage {
         let page = unsafe { bindings::kvm_rs_page_alloc() };
         // INVARIANT: The page is ours.
         NonNull::new(page.cast()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Number of 32-bit words of a page.
+    pub(crate) const WORDS: usize = 1024;
+
+    /// Returns the page as words. User space may change them at any time.
+    pub(crate) fn words(&self) -> &[Atomic<u32>; Self::WORDS] {
+        // SAFETY: By the type's invariant, the page lives as long as `self`. It is aligned, all its
+        // bytes are initialised, and whoever else accesses it does so as from another CPU, which is
+        // what atomics are for.
+        unsafe { self.0.cast().as_ref() }
     }
 
     /// Returns the address of the page, valid as long as `self`.

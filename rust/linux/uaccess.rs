@@ -47,6 +47,8 @@ plain!(
     bindings::kvm_interrupt,
     bindings::kvm_mp_state,
     bindings::kvm_msi,
+    bindings::kvm_pre_fault_memory,
+    bindings::kvm_rs_coalesced_zone,
     bindings::kvm_msr_entry,
     bindings::kvm_msr_filter,
     bindings::kvm_msr_list,

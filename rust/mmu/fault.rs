@@ -78,9 +78,30 @@ struct Found {
 impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Returns once the guest can go on at `gpa`, or must do so otherwise.
     pub(super) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
+        let (resolved, _) = self.resolve(gpa, access)?;
+        Ok(resolved)
+    }
+
+    /// Makes a translation for reading at `gpa`, and returns the size of the page that it is of.
+    ///
+    /// Fails as a fault does, and with `ENOENT` where there is no memory.
+    pub(super) fn populate(&self, gpa: Gpa) -> Result<Level> {
+        let access = FaultAccess {
+            read: true,
+            write: false,
+            execute: false,
+        };
+        match self.resolve(gpa, access)? {
+            (Resolved::Mapped | Resolved::Spurious, level) => Ok(level),
+            (Resolved::NoSlot | Resolved::ReadOnlySlot, _) => Err(ENOENT),
+        }
+    }
+
+    /// Returns what became of an access to `gpa`, with the size of the page that was mapped.
+    fn resolve(&self, gpa: Gpa, access: FaultAccess) -> Result<(Resolved, Level)> {
         let gfn = gpa.gfn();
         if !self.direct.covers(gfn) {
-            return Ok(Resolved::NoSlot);
+            return Ok((Resolved::NoSlot, Level::Page4K));
         }
         let mut stock = TableStock::new();
         loop {
@@ -91,10 +112,10 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             let hva = slot.as_ref().and_then(|slot| slot.gfn_to_hva(gfn));
             let (Some(slot), Some(hva)) = (slot, hva) else {
                 self.remember_mmio(gfn, sample, &mut stock);
-                return Ok(Resolved::NoSlot);
+                return Ok((Resolved::NoSlot, Level::Page4K));
             };
             if access.write && slot.flags().read_only {
-                return Ok(Resolved::ReadOnlySlot);
+                return Ok((Resolved::ReadOnlySlot, Level::Page4K));
             }
 
             let page = match UserPage::lookup(hva, access.write, !slot.flags().read_only) {
@@ -102,7 +123,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 Err(LookupError::Fault) => return Err(EFAULT),
                 Err(LookupError::Interrupted) => return Err(EINTR),
                 Err(LookupError::HwPoison) => return Err(EHWPOISON),
-                Err(LookupError::ReadOnly) => return Ok(Resolved::ReadOnlySlot),
+                Err(LookupError::ReadOnly) => {
+                    return Ok((Resolved::ReadOnlySlot, Level::Page4K));
+                }
             };
             let found = Found {
                 page,
@@ -128,7 +151,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         found: &Found,
         access: FaultAccess,
         stock: &mut TableStock<F>,
-    ) -> Result<Option<Resolved>> {
+    ) -> Result<Option<(Resolved, Level)>> {
         let mapping = self.mapping(found, access);
         loop {
             let outcome = {
@@ -136,8 +159,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 self.map_checked(&locked, found, &mapping, stock)
             };
             match outcome {
-                Some(Outcome::Mapped) => return Ok(Some(Resolved::Mapped)),
-                Some(Outcome::Spurious) => return Ok(Some(Resolved::Spurious)),
+                Some(Outcome::Mapped) => return Ok(Some((Resolved::Mapped, mapping.level))),
+                Some(Outcome::Spurious) => return Ok(Some((Resolved::Spurious, mapping.level))),
                 Some(Outcome::Raced) => {}
                 Some(Outcome::NeedTables(n)) => stock.fill(n)?,
                 Some(Outcome::NeedExclusive) => self.clear_way(found, &mapping),

@@ -106,10 +106,10 @@ pub(crate) fn handle(
 ) -> Step {
     match exit {
         Exit::Cpuid => cpuid(vm, vcpu, vmcs, state),
-        Exit::Io(access) if !access.string => {
-            state.start_io(vm, vcpu, vmcs, access);
-            Step::ToUser
-        }
+        Exit::Io(access) if !access.string => match state.start_io(vm, vcpu, vmcs, access) {
+            Next::Resume => Step::Resume,
+            Next::ToUser => Step::ToUser,
+        },
         Exit::Io(access) => Step::Later(Later::StringIo(io::read_string_io(vmcs, access))),
         Exit::EptViolation(violation) => {
             if violation.nmi_unblocked && state.events.interrupted.is_none() {

@@ -2,8 +2,9 @@
 
 //! Port I/O: IN, OUT, INS and OUTS.
 //!
-//! There are no devices on ports in the kernel, so each goes to the client. A string instruction moves
-//! as many elements per exit as fit into a page of guest memory and 1024 bytes of data.
+//! There are no devices on ports in the kernel, so each goes to the client, a coalesced write only when
+//! the client looks. A string instruction moves as many elements per exit as fit into a page of guest
+//! memory and 1024 bytes of data.
 
 use super::{
     context::Context,
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     emulate::Segment as Name,
     vm::{
+        coalesced::Space,
         settings::Quirk,
         Vm, //
     },
@@ -55,7 +57,7 @@ const MAX_STRING: usize = 1024;
 const OVER_AT_ONCE: u16 = 0x7e;
 
 impl State {
-    /// Asks the client to do an IN or OUT.
+    /// Does an IN or OUT, or asks the client to.
     pub(crate) fn start_io(
         &mut self,
         vm: &Vm,
@@ -66,7 +68,12 @@ impl State {
         let page = vcpu.run_page();
         if !io.input {
             let bytes = self.gpr(RAX).to_le_bytes();
-            page.write_data(bytes.get(..usize::from(io.size)).unwrap_or(&[]));
+            let data = bytes.get(..usize::from(io.size)).unwrap_or(&[]);
+            if vm.coalesced().write(Space::Pio, io.port.into(), data) {
+                self.skip_instruction(vmcs);
+                return Next::Resume;
+            }
+            page.write_data(data);
         }
         page.set_io(io.input, io.size, io.port, 1);
         if !io.input && io.port == OVER_AT_ONCE && vm.settings().has(Quirk::Out7eOver) {
@@ -272,7 +279,17 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
             vm.memory()
                 .read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
         }
-        vcpu.run_page().write_data(data.get(..len).unwrap_or(&[]));
+        let data = data.get(..len).unwrap_or(&[]);
+        let coalesced = data
+            .chunks_exact(usize::from(io.size))
+            .take_while(|element| vm.coalesced().write(Space::Pio, io.port.into(), element))
+            .count();
+        if coalesced > 0 {
+            // CAST: At most MAX_STRING.
+            io.count = coalesced as u32;
+            return complete_string_io(vm, vcpu, owned, io);
+        }
+        vcpu.run_page().write_data(data);
     }
     // CAST: At most MAX_STRING.
     io.count = count as u32;

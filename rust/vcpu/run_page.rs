@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The two pages that a vCPU shares with its client: `struct kvm_run` and the data of port I/O.
+//! The two pages that a vCPU shares with its client: `struct kvm_run` and the data of port I/O. Behind
+//! them the client's mapping shows one of the VM, the ring of coalesced I/O.
 //!
 //! The client can write to them at any time. So every access is a volatile one of plain integers, and
 //! nothing that was written is ever read back and trusted.
@@ -26,8 +27,11 @@ pub(crate) const DATA_OFFSET: usize = 4096;
 /// Number of bytes of port-I/O data.
 pub(crate) const DATA_SIZE: usize = 4096;
 
+/// Index of the page in the mapping that is the VM's ring of coalesced I/O.
+pub(crate) const COALESCED_PAGE: usize = 2;
+
 /// Number of bytes that a client maps.
-pub(crate) const MAPPING_SIZE: usize = 8192;
+pub(crate) const MAPPING_SIZE: usize = 12288;
 
 const _: () = assert!(size_of::<kvm_run>() <= 4096);
 

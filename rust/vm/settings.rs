@@ -61,7 +61,10 @@ impl Quirk {
 ///
 /// `self_snoop` tells whether the CPU keeps its caches coherent when types of memory are mixed.
 pub(crate) const fn quirks(self_snoop: bool) -> u32 {
-    let always = Quirk::Lint0Open.bit()
+    // Deleting a slot takes out only what is its own, as where SLOT_ZAP_ALL is turned off; what more
+    // it may take out, a guest cannot tell.
+    let always = bindings::KVM_X86_QUIRK_SLOT_ZAP_ALL
+        | Quirk::Lint0Open.bit()
         | Quirk::CdNwCleared.bit()
         | Quirk::LapicHole.bit()
         | Quirk::Out7eOver.bit()
