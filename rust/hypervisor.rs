@@ -26,11 +26,14 @@ use crate::{
         msr_bitmap::MsrBitmap,
         vpid::VpidPool, //
     },
-    x86::cpuid::{
-        Feature,
-        HostCpuid,
-        Model,
-        Supported, //
+    x86::{
+        control_regs::Efer,
+        cpuid::{
+            Feature,
+            HostCpuid,
+            Model,
+            Supported, //
+        }, //
     }, //
 };
 use kernel::{
@@ -81,10 +84,6 @@ fn refuse(refusal: &Refusal) -> Error {
             pr_err!("this CPU lacks {}\n", missing);
             EOPNOTSUPP
         }
-        Refusal::Ept(what) => {
-            pr_err!("EPT on this CPU lacks {}\n", what);
-            EOPNOTSUPP
-        }
         Refusal::Vmcs(why) => {
             pr_err!("the VMCS of this CPU cannot be used: {}\n", why);
             EOPNOTSUPP
@@ -102,39 +101,37 @@ impl Hypervisor {
             return Err(EOPNOTSUPP);
         }
         let wanted = parameter::wanted();
-        if !wanted.ept {
-            pr_err!("ept=0 needs shadow paging, which this version does not have\n");
-            return Err(EOPNOTSUPP);
-        }
-        if !wanted.unrestricted_guest {
-            pr_err!("unrestricted_guest=0 is not possible in this version\n");
-            return Err(EOPNOTSUPP);
-        }
         // SAFETY: The CPU has VMX.
         let capabilities = unsafe {
             Capabilities::probe(Wanted {
+                ept: wanted.ept,
+                unrestricted_guest: wanted.unrestricted_guest,
                 vpid: wanted.vpid,
                 ept_ad: wanted.eptad,
             })
         }
         .map_err(|refusal| refuse(&refusal))?;
+        let host = host::constants();
+        if !capabilities.ept() && !Efer::new(host.efer).contains(Efer::NX) {
+            pr_err!("without EPT, the host must have no-execute pages\n");
+            return Err(EOPNOTSUPP);
+        }
 
         parameter::report(&Parameters {
-            ept: true,
+            ept: capabilities.ept(),
             vpid: capabilities.vpid(),
             flexpriority: false,
-            unrestricted_guest: true,
+            unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),
             pml: false,
         });
 
-        let host = host::constants();
         let [widths, ..] = cpu_call::cpuid(0x8000_0008, 0);
         // CAST: The width is the low byte.
         let physical_bits = widths as u8;
         let supported = Supported {
             host_xcr0: host.xcr0,
-            ept: true,
+            ept: capabilities.ept(),
             ept_five_levels: false,
             host_physical_bits: physical_bits,
             x2apic: true,
@@ -163,13 +160,23 @@ impl Hypervisor {
     fn describe(&self) {
         let on = |on: bool| if on { "on" } else { "off" };
         let ept = self.capabilities.ept_vpid();
+        if self.capabilities.ept() {
+            pr_info!(
+                "EPT with pages of 4K{}{}, accessed and dirty bits {}; VPID {}\n",
+                if ept.page_2m() { ", 2M" } else { "" },
+                if ept.page_1g() { ", 1G" } else { "" },
+                on(self.capabilities.ept_ad()),
+                on(self.capabilities.vpid()),
+            );
+        } else {
+            pr_info!(
+                "EPT off: shadow tables, for guests without paging only; VPID {}\n",
+                on(self.capabilities.vpid()),
+            );
+        }
         pr_info!(
-            "EPT with pages of 4K{}{}, accessed and dirty bits {}; VPID {}\n",
-            if ept.page_2m() { ", 2M" } else { "" },
-            if ept.page_1g() { ", 1G" } else { "" },
-            on(self.capabilities.ept_ad()),
-            on(self.capabilities.vpid()),
+            "unrestricted guest {}, FlexPriority off, PML off\n",
+            on(self.capabilities.unrestricted_guest()),
         );
-        pr_info!("unrestricted guest on, FlexPriority off, PML off\n");
     }
 }

@@ -116,7 +116,6 @@ pub(crate) enum Tables {
     },
     /// Ordinary ones, on which guests without paging run: what these take for physical addresses are
     /// linear ones.
-    #[allow(dead_code, reason = "for CPUs without EPT")]
     Shadow,
 }
 
@@ -303,7 +302,6 @@ impl<R: RemoteFlush> Mmu<R> {
     /// Creates, moves, changes or deletes a slot that the client does not see in its numbers.
     ///
     /// As [`Self::set_region`], with slot numbers from [`crate::memory::USER_SLOTS`] on.
-    #[expect(dead_code, reason = "for KVM_SET_TSS_ADDR")]
     pub(crate) fn set_internal_region(&self, region: &Region) -> Result {
         with_core!(self, core => core.set_region(region, Owner::Internal))
     }

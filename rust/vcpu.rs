@@ -30,6 +30,7 @@ pub(crate) mod pv;
 pub(crate) mod registers;
 pub(crate) mod request;
 mod reset;
+pub(crate) mod restricted;
 mod run;
 mod run_page;
 pub(crate) mod state;
@@ -48,6 +49,7 @@ pub(crate) use self::{
 use self::{
     interrupt::InterruptController,
     request::Doorbell,
+    restricted::Nonpaged,
     state::State,
     stats::Registered, //
 };
@@ -156,6 +158,7 @@ impl Vcpu {
         bootstrap: bool,
         in_kernel_apic: bool,
         settings: &Settings,
+        nonpaged: Option<Nonpaged>,
     ) -> Result<Arc<Self>> {
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
         let controller = if in_kernel_apic {
@@ -174,6 +177,7 @@ impl Vcpu {
                 hypervisor,
                 bootstrap,
                 !settings.has(Quirk::StuffFeatureMsrs),
+                nonpaged,
             )?,
             signal_mask: None,
         };

@@ -16,6 +16,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod coalesced;
+mod internal_memory;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
@@ -23,6 +24,10 @@ pub(crate) mod tsc;
 use self::{
     clock::Clock,
     coalesced::Coalesced,
+    internal_memory::{
+        InternalMemory,
+        NO_TSS, //
+    },
     msr_filter::MsrFilter,
     settings::{
         Quirk,
@@ -175,6 +180,7 @@ pub(crate) struct Config {
     boot_cpu_id: u32,
     split_irqchip: bool,
     tsc_khz: u32,
+    internal: InternalMemory,
 }
 
 /// A virtual machine.
@@ -198,6 +204,8 @@ pub(crate) struct Vm {
     clock: SpinLock<Clock>,
     /// Where the guest last asked for the wall-clock time.
     wall_clock: Atomic<u64>,
+    /// Where the TSS of real mode is, or [`NO_TSS`].
+    tss_address: Atomic<u64>,
     _notifiers: PreemptNotifiers,
 }
 
@@ -206,13 +214,18 @@ impl Vm {
     pub(crate) fn new(hypervisor: Arc<Hypervisor>) -> Result<Arc<Self>> {
         let capabilities = &hypervisor.capabilities;
         let ept = capabilities.ept_vpid();
-        let config = mmu::Config {
-            tables: Tables::Ept {
+        let tables = if capabilities.ept() {
+            Tables::Ept {
                 levels: Level::Level4,
                 a_d: capabilities.ept_ad(),
                 huge_2m: ept.page_2m(),
                 huge_1g: ept.page_1g(),
-            },
+            }
+        } else {
+            Tables::Shadow
+        };
+        let config = mmu::Config {
+            tables,
             max_phys_bits: u32::from(hypervisor.physical_bits),
         };
         let vcpus = Arc::pin_init(Vcpus::new(), GFP_KERNEL_ACCOUNT)?;
@@ -229,6 +242,7 @@ impl Vm {
                     boot_cpu_id: 0,
                     split_irqchip: false,
                     tsc_khz: tsc_khz(),
+                    internal: InternalMemory::default(),
                 }),
                 exception_payloads: Atomic::new(false),
                 triple_fault_events: Atomic::new(false),
@@ -237,6 +251,7 @@ impl Vm {
                 tsc <- new_spinlock!(TscSync::new()),
                 clock <- new_spinlock!(Clock::new()),
                 wall_clock: Atomic::new(0),
+                tss_address: Atomic::new(NO_TSS),
                 _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
@@ -268,6 +283,7 @@ impl Vm {
         if exists {
             return Err(EEXIST);
         }
+        let nonpaged = self.nonpaged(&mut config.internal)?;
         let vcpu = Vcpu::new(
             &self.hypervisor,
             id,
@@ -275,6 +291,7 @@ impl Vm {
             id == config.boot_cpu_id,
             config.split_irqchip,
             &self.settings,
+            nonpaged,
         )?;
         vcpu.lock()?.with_vmcs(|vmcs, state| {
             // A frequency that this CPU cannot give is told nevertheless, as in KVM.

@@ -12,4 +12,5 @@ pub(crate) mod msr_index;
 pub(crate) mod msr_value;
 pub(crate) mod segment;
 pub(crate) mod segment_register;
+pub(crate) mod segment_rules;
 pub(crate) mod sregs;

@@ -63,6 +63,8 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_SPLIT_IRQCHIP
         | KVM_CAP_SIGNAL_MSI
         | KVM_CAP_SET_BOOT_CPU_ID
+        | KVM_CAP_SET_TSS_ADDR
+        | KVM_CAP_SET_IDENTITY_MAP_ADDR
         | KVM_CAP_IMMEDIATE_EXIT
         | KVM_CAP_BINARY_STATS_FD
         | KVM_CAP_ENABLE_CAP_VM

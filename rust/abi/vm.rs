@@ -143,6 +143,15 @@ impl FileObject for VmFile {
                 vm.coalesced().unregister(coalesced_zone(&zone)?);
                 Ok(0)
             }
+            KVM_RS_IOCTL_SET_TSS_ADDR => {
+                vm.set_tss_address(argument as u64)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_SET_IDENTITY_MAP_ADDR => {
+                let address = command!(KVM_RS_IOCTL_SET_IDENTITY_MAP_ADDR: u64).read(argument)?;
+                vm.set_identity_map_address(address)?;
+                Ok(0)
+            }
             _ => Err(ENOTTY),
         }
     }

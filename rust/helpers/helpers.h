@@ -167,6 +167,7 @@ void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct pree
 void *kvm_rs_page_alloc(void);
 void kvm_rs_page_free(void *page);
 unsigned long kvm_rs_virt_to_phys(const void *address);
+void kvm_rs_note_paging_without_ept(void);
 int kvm_rs_fault_install(struct vm_fault *fault, void *address);
 unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault);
 struct file *kvm_rs_fault_file(const struct vm_fault *fault);

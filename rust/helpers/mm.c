@@ -3,9 +3,11 @@
 
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pgtable.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
@@ -270,6 +272,39 @@ int kvm_rs_host_mapping_level(unsigned long hva)
 out:
 	local_irq_restore(flags);
 	return level;
+}
+
+/**
+ * kvm_rs_user_map() - Map zeroed memory into the address space of the calling process
+ * @size: bytes, whole pages
+ * @mm: receives the address space, with a count to it, or NULL on failure
+ *
+ * Return: the address of the first byte, if @mm is not NULL
+ */
+unsigned long kvm_rs_user_map(unsigned long size, void **mm)
+{
+	unsigned long address = vm_mmap(NULL, 0, size, PROT_READ | PROT_WRITE,
+					MAP_SHARED | MAP_ANONYMOUS, 0);
+
+	*mm = NULL;
+	if (IS_ERR_VALUE(address))
+		return 0;
+	mmgrab(current->mm);
+	*mm = current->mm;
+	return address;
+}
+
+/**
+ * kvm_rs_user_unmap() - Unmap what kvm_rs_user_map() mapped, if the caller is of that process
+ * @mm: the address space; its count is dropped
+ * @address: of the first byte
+ * @size: bytes
+ */
+void kvm_rs_user_unmap(void *mm, unsigned long address, unsigned long size)
+{
+	if (current->mm == mm)
+		vm_munmap(address, size);
+	mmdrop(mm);
 }
 
 /**

@@ -10,6 +10,7 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
+#include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 
@@ -35,6 +36,12 @@ void kvm_rs_page_free(void *page)
 unsigned long kvm_rs_virt_to_phys(const void *address)
 {
 	return virt_to_phys((void *)address);
+}
+
+void kvm_rs_note_paging_without_ept(void)
+{
+	pr_warn_ratelimited("kvm_rs: %s[%d]: a guest has turned paging on, which needs EPT\n",
+			    current->comm, task_pid_nr(current));
 }
 
 unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault)

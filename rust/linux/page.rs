@@ -12,6 +12,9 @@ use kernel::{
     sync::atomic::Atomic, //
 };
 
+/// Bytes of a page.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
 /// Returns the physical address of what `pointer` points to.
 ///
 /// The memory must come from the slab or page allocator (`KBox`, a page), not from vmalloc.

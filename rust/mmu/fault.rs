@@ -52,6 +52,20 @@ pub(crate) struct FaultAccess {
     pub(crate) execute: bool,
 }
 
+impl FaultAccess {
+    /// Returns what the guest did when it took #PF with error code `code`.
+    pub(crate) const fn of_page_fault(code: u32) -> Self {
+        const WRITE: u32 = 1 << 1;
+        const FETCH: u32 = 1 << 4;
+        let (write, execute) = (code & WRITE != 0, code & FETCH != 0);
+        Self {
+            read: !write && !execute,
+            write,
+            execute,
+        }
+    }
+}
+
 /// What became of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a fault without memory behind it is for someone else to handle"]

@@ -14,13 +14,7 @@ use crate::{
         WalkAccess, //
     },
     vm::Vm,
-    vmx::{
-        field::{
-            self,
-            Natural, //
-        },
-        vmcs::CurrentVmcs, //
-    },
+    vmx::vmcs::CurrentVmcs,
     x86::{
         addr::{
             Gpa,
@@ -66,7 +60,7 @@ impl Context {
         let rflags = state.fetched_rflags();
         let mut segments = [Segment::reset_data(); 6];
         for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
-            *segment = vmcs.segment(register);
+            *segment = state.segment(vmcs, register);
         }
         let [_, code, ..] = segments;
         let mode = if !cr0.contains(Cr0::PE) {
@@ -80,7 +74,7 @@ impl Context {
         } else {
             Mode::Protected16
         };
-        let Natural(cr3) = vmcs.read(field::GUEST_CR3);
+        let cr3 = state.cr3(vmcs);
         Self {
             segments,
             paging: GuestPaging {
@@ -88,7 +82,7 @@ impl Context {
                 cr3,
                 cr4,
                 efer: state.efer,
-                pdptrs: vmcs.pdptes(),
+                pdptrs: state.pdptes(vmcs),
                 alignment_check: rflags & Rflags::AC.value() != 0,
                 cpl: state.cpl(vmcs),
                 phys_bits: u32::from(state.features.physical_bits),

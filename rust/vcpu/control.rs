@@ -25,7 +25,8 @@ use crate::{
         control_regs::{
             rules::{
                 self,
-                GpFault, //
+                GpFault,
+                Paging, //
             },
             Cr0,
             Cr4,
@@ -81,26 +82,22 @@ pub(crate) fn cr4_guest_owned(features: &GuestFeatures) -> Cr4 {
     CR4_GUEST_OWNED.without(features.cr4_reserved)
 }
 
-/// Tells the VMCS which bits the guest owns; the guest's CPUID is new.
-pub(crate) fn set_masks(vmcs: &CurrentVmcs<'_>, features: &GuestFeatures) {
-    let all = Cr4::new(!0);
-    vmcs.write(
-        field::CR0_GUEST_HOST_MASK,
-        Natural(!CR0_GUEST_OWNED.value()),
-    );
-    vmcs.write(
-        field::CR4_GUEST_HOST_MASK,
-        Natural(all.without(cr4_guest_owned(features)).value()),
-    );
-}
-
 impl State {
+    /// Tells the VMCS which bits the guest owns; the guest's CPUID is new.
+    pub(crate) fn set_masks(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let owned = self.guest_owned();
+        vmcs.write(field::CR0_GUEST_HOST_MASK, Natural(!owned.cr0.value()));
+        vmcs.write(field::CR4_GUEST_HOST_MASK, Natural(!owned.cr4.value()));
+        self.guest_owned = owned;
+    }
+
     /// Loads CR0 as the guest sees it, and what follows from it for hardware.
     ///
     /// EFER.LMA is the caller's to set; see [`State::load_efer`].
     pub(crate) fn load_cr0(&mut self, vmcs: &CurrentVmcs<'_>, value: Cr0) {
         vmcs.write(field::CR0_READ_SHADOW, Natural(value.value()));
         let hardware = value.with(CR0_ALWAYS).without(CR0_NEVER);
+        let hardware = self.restrict_cr0(vmcs, value, hardware);
         vmcs.write(field::GUEST_CR0, Natural(hardware.value()));
     }
 
@@ -111,13 +108,14 @@ impl State {
             .with(CR4_ALWAYS)
             .without(CR4_OF_HOST)
             .with(Cr4::new(host::cr4()).common(CR4_OF_HOST));
+        let hardware = self.restrict_cr4(hardware);
         vmcs.write(field::GUEST_CR4, Natural(hardware.value()));
         self.cpuid_stale = true;
     }
 
     /// Loads EFER, and makes the guest enter or leave IA-32e mode with its LMA bit.
     pub(crate) fn load_efer(&mut self, vmcs: &CurrentVmcs<'_>, value: Efer) {
-        let lma = value.contains(Efer::LMA);
+        let lma = value.contains(Efer::LMA) && !self.is_shadow();
         if lma != self.efer.contains(Efer::LMA) || !self.has_run {
             if lma {
                 vmcs.set_bits(field::VM_ENTRY_CONTROLS, entry::IA32E_MODE_GUEST);
@@ -125,7 +123,7 @@ impl State {
                 vmcs.clear_bits(field::VM_ENTRY_CONTROLS, entry::IA32E_MODE_GUEST);
             }
         }
-        vmcs.write(field::GUEST_EFER, value.value());
+        self.write_hardware_efer(vmcs, value);
         self.efer = value;
     }
 
@@ -140,13 +138,13 @@ impl State {
     ) -> Result<Written, GpFault> {
         let old = self.cr0(vmcs);
         let cr4 = self.cr4(vmcs);
-        let cs_l = vmcs.segment(SegmentRegister::Cs).l;
+        let cs_l = self.segment(vmcs, SegmentRegister::Cs).l;
         let new = rules::check_cr0(old, Cr0::new(value), cr4, self.efer, cs_l)?;
         if rules::cr0_loads_pdptes(old, new, cr4, self.efer) {
             let Some(entries) = pdptes else {
-                return Ok(Written::NeedsPdptes(vmcs.read(field::GUEST_CR3).0));
+                return Ok(Written::NeedsPdptes(self.cr3(vmcs)));
             };
-            vmcs.set_pdptes(entries);
+            self.load_pdptes(vmcs, entries);
         }
         self.load_cr0(vmcs, new);
         if old.difference(new).contains(Cr0::PG) {
@@ -163,6 +161,35 @@ impl State {
         Ok(Written::Done)
     }
 
+    /// Does a guest's MOV to CR3 that exits or is executed in software; see [`State::write_cr0`].
+    pub(crate) fn write_cr3(
+        &mut self,
+        vmcs: &CurrentVmcs<'_>,
+        value: u64,
+        pdptes: Option<[u64; 4]>,
+    ) -> Result<Written, GpFault> {
+        let cr4 = self.cr4(vmcs);
+        let paging = Paging::of(self.cr0(vmcs), cr4, self.efer);
+        let reserved = if self.efer.contains(Efer::LMA) {
+            self.features.reserved_gpa
+        } else {
+            0
+        };
+        let write = rules::check_cr3(value, cr4, reserved)?;
+        if paging == Paging::Pae {
+            let Some(entries) = pdptes else {
+                return Ok(Written::NeedsPdptes(write.value));
+            };
+            self.load_pdptes(vmcs, entries);
+        }
+        self.load_cr3(vmcs, write.value);
+        if paging != Paging::Off && write.flush {
+            // As in `write_cr0`.
+            self.owed.vpid = true;
+        }
+        Ok(Written::Done)
+    }
+
     /// Does a guest's MOV to CR4; see [`State::write_cr0`].
     pub(crate) fn write_cr4(
         &mut self,
@@ -172,14 +199,14 @@ impl State {
     ) -> Result<Written, GpFault> {
         let old = self.cr4(vmcs);
         let cr0 = self.cr0(vmcs);
-        let Natural(cr3) = vmcs.read(field::GUEST_CR3);
+        let cr3 = self.cr3(vmcs);
         let reserved = self.features.cr4_reserved;
         let new = rules::check_cr4(old, Cr4::new(value), cr0, cr3, self.efer, reserved)?;
         if rules::cr4_loads_pdptes(old, new, cr0, self.efer) {
             let Some(entries) = pdptes else {
                 return Ok(Written::NeedsPdptes(cr3));
             };
-            vmcs.set_pdptes(entries);
+            self.load_pdptes(vmcs, entries);
         }
         self.load_cr4(vmcs, new);
         if old.difference(new).intersects(CR4_FLUSHING) {

@@ -144,7 +144,20 @@ impl State {
     /// Sets the window bits of the primary controls to `wanted`.
     pub(crate) fn set_windows(&mut self, vmcs: &CurrentVmcs<'_>, wanted: u32) {
         const WINDOWS: u32 = primary::INTERRUPT_WINDOW_EXITING | primary::NMI_WINDOW_EXITING;
-        let controls = (self.primary & !WINDOWS) | wanted;
+        self.write_primary(vmcs, (self.primary & !WINDOWS) | wanted);
+    }
+
+    /// Turns bits of the primary controls on or off.
+    pub(crate) fn set_primary(&mut self, vmcs: &CurrentVmcs<'_>, bits: u32, on: bool) {
+        let controls = if on {
+            self.primary | bits
+        } else {
+            self.primary & !bits
+        };
+        self.write_primary(vmcs, controls);
+    }
+
+    fn write_primary(&mut self, vmcs: &CurrentVmcs<'_>, controls: u32) {
         if controls != self.primary {
             vmcs.write(field::PRIMARY_CONTROLS, controls);
             self.primary = controls;
@@ -174,9 +187,7 @@ impl State {
         let mut windows = 0;
         let mut injected = true;
         if let Some(interrupted) = self.events.interrupted.take() {
-            interrupted
-                .event
-                .inject(vmcs, interrupted.instruction_length);
+            self.inject_event(vmcs, interrupted.event, interrupted.instruction_length);
         } else if let Some(exception) = self.events.exception.take() {
             self.deliver(vmcs, exception);
         } else {
@@ -192,7 +203,7 @@ impl State {
             const BLOCKING: u32 = BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
             let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
             if !injected && blocking & BLOCKING == 0 {
-                EventInfo::nmi().inject(vmcs, 0);
+                self.inject_event(vmcs, EventInfo::nmi(), 0);
                 self.events.nmis -= 1;
                 injected = true;
             }
@@ -210,7 +221,7 @@ impl State {
         if vcpu.has_interrupt(self) {
             if !injected && self.takes_interrupts(vmcs) {
                 if let Some(vector) = vcpu.take_interrupt(self) {
-                    EventInfo::interrupt(vector).inject(vmcs, 0);
+                    self.inject_event(vmcs, EventInfo::interrupt(vector), 0);
                 }
             }
             if vcpu.has_interrupt(self) {
@@ -250,7 +261,7 @@ impl State {
         }
         let protected = self.cr0(vmcs).contains(Cr0::PE);
         // INT3 and INTO are one byte long; that is the length if they come from the client.
-        EventInfo::exception(exception, protected).inject(vmcs, 1);
+        self.inject_event(vmcs, EventInfo::exception(exception, protected), 1);
     }
 
     /// Makes pending debug exceptions say what VM entry demands of a guest that steps through an

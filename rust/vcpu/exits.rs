@@ -14,6 +14,7 @@ use super::{
     hypercall,
     io,
     pending::StringIo,
+    restricted::real_mode,
     run::Next,
     state::{
         MpState,
@@ -40,7 +41,6 @@ use crate::{
         exit::{
             ControlAccess,
             DebugAccess,
-            EptViolation,
             Exit, //
         },
         field,
@@ -81,14 +81,18 @@ pub(crate) enum Step {
 /// The part of an exit that may sleep.
 #[derive(Clone, Copy)]
 pub(crate) enum Later {
-    /// EPT refused an access.
-    Ept(EptViolation),
+    /// The MMU's tables refused an access.
+    Fault(Gpa, FaultAccess),
+    /// The instruction at RIP is to be executed in software.
+    Emulate,
     /// An EPT entry that tells there is no memory.
     EptMisconfiguration(Gpa),
     /// INS or OUTS.
     StringIo(StringIo),
     /// CR0 is to be written, once the PDPTEs that the CR3 points to are there.
     LoadCr0(u64, u64),
+    /// Likewise CR3.
+    LoadCr3(u64, u64),
     /// Likewise CR4.
     LoadCr4(u64, u64),
     /// An instruction that this CPU does not have.
@@ -115,7 +119,12 @@ pub(crate) fn handle(
             if violation.nmi_unblocked && state.events.interrupted.is_none() {
                 vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
             }
-            Step::Later(Later::Ept(violation))
+            let access = FaultAccess {
+                read: violation.read,
+                write: violation.write,
+                execute: violation.fetch,
+            };
+            Step::Later(Later::Fault(violation.gpa, access))
         }
         Exit::EptMisconfiguration(gpa) => Step::Later(Later::EptMisconfiguration(gpa)),
         // Handled directly after the exit, as NMIs are.
@@ -249,9 +258,20 @@ fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: Contr
                     Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr4(value, cr3)),
                     Err(_) => raise(state, Exception::general_protection()),
                 },
+                3 => match state.write_cr3(vmcs, value, None) {
+                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
+                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr3(value, cr3)),
+                    Err(_) => raise(state, Exception::general_protection()),
+                },
                 8 => write_cr8(vcpu, vmcs, state, value),
                 _ => unexpected(vcpu, state),
             }
+        }
+        ControlAccess::Read(3, gpr) => {
+            let cr3 = state.cr3(vmcs);
+            state.set_gpr(usize::from(gpr), cr3);
+            state.skip_instruction(vmcs);
+            Step::Resume
         }
         ControlAccess::Read(8, gpr) => {
             let cr8 = vcpu.cr8(state);
@@ -371,9 +391,19 @@ fn exception(
         }
         Vector::UD if vm.settings().has(Quirk::FixHypercall) => Step::Later(Later::InvalidOpcode),
         Vector::UD => raise(state, Exception::invalid_opcode()),
-        Vector::BP => {
+        Vector::PF if state.is_shadow() => {
+            let code = event.error_code.unwrap_or(0);
+            let access = FaultAccess::of_page_fault(code);
+            // Linear addresses are physical ones. They have 32 bits.
+            let address = vmcs.read(field::EXIT_QUALIFICATION).0 & 0xffff_ffff;
+            Step::Later(Later::Fault(Gpa::new(address), access))
+        }
+        Vector::BP if state.guest_debug.takes_int3() => {
             vcpu.report_exception(vmcs, state, vector);
             Step::ToUser
+        }
+        _ if state.real_mode().is_some() && vector != Vector::PF => {
+            real_mode::exception(vmcs, state, event)
         }
         Vector::AC => raise(
             state,
@@ -403,7 +433,8 @@ fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
 /// Does the part of an exit that may sleep.
 pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> Result<Next> {
     match later {
-        Later::Ept(violation) => ept_violation(vm, vcpu, owned, &violation),
+        Later::Fault(gpa, access) => fault(vm, vcpu, owned, gpa, access),
+        Later::Emulate => emulation::emulate(vm, vcpu, owned, None),
         Later::EptMisconfiguration(gpa) => {
             vcpu.count_event(Event::FaultEmulated);
             emulate_mmio(vm, vcpu, owned, gpa)
@@ -411,6 +442,9 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
         Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
             state.write_cr0(vmcs, value, Some(pdptes)).map(|_| ())
+        }),
+        Later::LoadCr3(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+            state.write_cr3(vmcs, value, Some(pdptes)).map(|_| ())
         }),
         Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
             state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
@@ -435,29 +469,16 @@ fn load_control(
 }
 
 /// Brings in the page, or emulates the instruction if there is no memory.
-fn ept_violation(
-    vm: &Vm,
-    vcpu: &Vcpu,
-    owned: &mut Owned,
-    violation: &EptViolation,
-) -> Result<Next> {
-    let access = FaultAccess {
-        read: violation.read,
-        write: violation.write,
-        execute: violation.fetch,
-    };
-    let resolved = vm
-        .mmu()
-        .fault(violation.gpa, access)
-        .inspect_err(|&error| {
-            if error == EINTR {
-                vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-            }
-            if error == EFAULT || error == EHWPOISON {
-                let page = violation.gpa.gfn().to_gpa();
-                vcpu.run_page().set_memory_fault(page.value(), 4096);
-            }
-        })?;
+fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess) -> Result<Next> {
+    let resolved = vm.mmu().fault(gpa, access).inspect_err(|&error| {
+        if error == EINTR {
+            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+        }
+        if error == EFAULT || error == EHWPOISON {
+            let page = gpa.gfn().to_gpa();
+            vcpu.run_page().set_memory_fault(page.value(), 4096);
+        }
+    })?;
     vcpu.count_event(match resolved {
         Resolved::Mapped => Event::FaultFixed,
         Resolved::Spurious => Event::FaultSpurious,
@@ -465,7 +486,7 @@ fn ept_violation(
     });
     match resolved {
         Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
-        Resolved::NoSlot | Resolved::ReadOnlySlot => emulate_mmio(vm, vcpu, owned, violation.gpa),
+        Resolved::NoSlot | Resolved::ReadOnlySlot => emulate_mmio(vm, vcpu, owned, gpa),
     }
 }
 

@@ -81,6 +81,11 @@ impl GuestDebug {
         self.steps() || self.has_breakpoints()
     }
 
+    /// Returns whether INT3 is the client's and not the guest's.
+    pub(crate) fn takes_int3(self) -> bool {
+        self.has(bindings::KVM_GUESTDBG_USE_SW_BP)
+    }
+
     /// Returns whether neither interrupts nor NMIs are to be delivered.
     pub(crate) fn blocks_interrupts(self) -> bool {
         self.has(bindings::KVM_GUESTDBG_BLOCKIRQ)
@@ -88,7 +93,7 @@ impl GuestDebug {
 
     /// Returns the exception bitmap that the VMCS is to have.
     fn exception_bitmap(self) -> u32 {
-        let breakpoint = if self.has(bindings::KVM_GUESTDBG_USE_SW_BP) {
+        let breakpoint = if self.takes_int3() {
             1 << Vector::BP.number()
         } else {
             0
@@ -135,21 +140,34 @@ impl Owned {
                 state.events.debug_trap = false;
             }
             state.set_visible_rflags(vmcs, rflags);
-            let bitmap = state.guest_debug.exception_bitmap();
-            vmcs.write(field::EXCEPTION_BITMAP, bitmap);
+            state.update_exception_bitmap(vmcs);
             Ok(())
         })
     }
 }
 
 impl State {
+    /// Tells the VMCS which exceptions exit.
+    pub(crate) fn update_exception_bitmap(&self, vmcs: &CurrentVmcs<'_>) {
+        let mut bitmap = self.guest_debug.exception_bitmap();
+        if self.is_shadow() {
+            bitmap |= 1 << Vector::PF.number();
+        }
+        if self.real_mode().is_some() {
+            bitmap = !0;
+        }
+        vmcs.write(field::EXCEPTION_BITMAP, bitmap);
+    }
+
     /// Returns the linear address of the next instruction.
     pub(crate) fn linear_rip(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
         let rip = self.rip(vmcs);
         if self.is_64bit(vmcs) {
             rip
         } else {
-            vmcs.segment_base(SegmentRegister::Cs).wrapping_add(rip) & 0xffff_ffff
+            self.segment_base(vmcs, SegmentRegister::Cs)
+                .wrapping_add(rip)
+                & 0xffff_ffff
         }
     }
 

@@ -208,7 +208,7 @@ impl State {
             msr_index::PAT => {
                 self.msrs
                     .write(index, value, &access(vm, &self.features, from_user))?;
-                vmcs.write(field::GUEST_PAT, value);
+                self.write_hardware_pat(vmcs, value);
             }
             _ => {
                 self.msrs

@@ -19,10 +19,6 @@ use crate::{
         Vm, //
     },
     vmx::{
-        field::{
-            self,
-            Natural, //
-        },
         guest_state::DescriptorTable,
         vmcs::CurrentVmcs, //
     },
@@ -129,6 +125,7 @@ impl Owned {
             state.set_gpr(index, value);
         }
         state.events.exception = None;
+        state.recheck_entry();
         // What the VMCS has is stale now, RSP included.
         state.set_gpr(RSP, state.gpr(RSP));
     }
@@ -139,7 +136,7 @@ impl Owned {
         self.with_vmcs(|vmcs, state| {
             let mut segments = [Segment::reset_data(); 8];
             for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
-                *segment = vmcs.segment(register);
+                *segment = state.segment(vmcs, register);
             }
             let paging = Paging::of(state.cr0(vmcs), state.cr4(vmcs), state.efer);
             SystemRegisters {
@@ -148,13 +145,13 @@ impl Owned {
                 idt: vmcs.idtr(),
                 cr0: state.cr0(vmcs),
                 cr2: state.regs.cr2 as u64,
-                cr3: vmcs.read(field::GUEST_CR3).0,
+                cr3: state.cr3(vmcs),
                 cr4: state.cr4(vmcs),
                 cr8: u64::from(vcpu.cr8(state)),
                 efer: state.efer,
                 apic_base: vcpu.apic_base(state),
                 interrupt: state.interrupt_under_way(vcpu),
-                pdptes: (paging == Paging::Pae).then(|| vmcs.pdptes()),
+                pdptes: (paging == Paging::Pae).then(|| state.pdptes(vmcs)),
             }
         })
     }
@@ -192,18 +189,18 @@ impl Owned {
         };
         self.with_vmcs(|vmcs, state| {
             for (segment, register) in registers.segments.iter().zip(SegmentRegister::ALL) {
-                vmcs.set_segment(register, segment);
+                state.load_segment(vmcs, register, segment);
             }
             vmcs.set_gdtr(registers.gdt);
             vmcs.set_idtr(registers.idt);
             state.regs.cr2 = registers.cr2 as usize;
-            vmcs.write(field::GUEST_CR3, Natural(registers.cr3));
+            state.load_cr3(vmcs, registers.cr3);
             vcpu.set_cr8(state, (registers.cr8 & 0xf) as u8);
             state.load_efer(vmcs, registers.efer);
             state.load_cr0(vmcs, registers.cr0);
             state.load_cr4(vmcs, registers.cr4);
             if let Some(pdptes) = pdptes {
-                vmcs.set_pdptes(pdptes);
+                state.load_pdptes(vmcs, pdptes);
             }
             state.follow_cpuid(vcpu);
             if let Some(vector) = registers.interrupt {
@@ -236,7 +233,7 @@ impl Owned {
             let cr4 = state.cr4(vmcs);
             state.features = features;
             vcpu.configure_controller(state, &features);
-            control::set_masks(vmcs, &state.features);
+            state.set_masks(vmcs);
             state.load_cr4(vmcs, cr4);
             reset::set_secondary(hypervisor, vmcs, state, has_vpid);
             state.follow_cpuid(vcpu);

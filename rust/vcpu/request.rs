@@ -37,7 +37,7 @@ use kernel::{
 /// Something that a vCPU must look at before it enters its guest again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Request {
-    /// EPT entries went away: an INVEPT is owed.
+    /// Entries of the tables went away: a flush is owed.
     TlbFlush,
     /// An interrupt, NMI, INIT or SIPI may have become deliverable.
     Event,

@@ -3,7 +3,6 @@
 //! A vCPU's VMCS as it is made, and its registers after RESET.
 
 use super::{
-    control,
     state::{
         MpState,
         State,
@@ -70,7 +69,7 @@ pub(super) fn set_up(
     set_secondary(hypervisor, vmcs, state, vpid.is_some());
     vmcs.write(field::VM_EXIT_CONTROLS, capabilities.exit());
     vmcs.write(field::VM_ENTRY_CONTROLS, capabilities.entry());
-    vmcs.write(field::EXCEPTION_BITMAP, EXCEPTION_BITMAP);
+    state.update_exception_bitmap(vmcs);
     vmcs.write(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(field::PAGE_FAULT_ERROR_CODE_MATCH, 0);
     vmcs.write(field::CR3_TARGET_COUNT, 0);
@@ -89,7 +88,7 @@ pub(super) fn set_up(
     if capabilities.has_secondary(secondary::USE_TSC_SCALING) {
         vmcs.write(field::TSC_MULTIPLIER, TSC_UNITY);
     }
-    host_state::write_constants(vmcs, &hypervisor.host);
+    host_state::write_constants(vmcs, &hypervisor.host, capabilities.swaps_msrs());
 }
 
 /// Writes the secondary controls, some of which follow the guest's CPUID: what it does not have raises
@@ -147,7 +146,7 @@ impl Vcpu {
             let mut code = Segment::reset_code();
             code.selector = u16::from(vector) << 8;
             code.base = u64::from(vector) << 12;
-            vmcs.set_segment(SegmentRegister::Cs, &code);
+            state.load_segment(vmcs, SegmentRegister::Cs, &code);
             state.set_rip(0);
             state.mp_state = MpState::Runnable;
         });
@@ -170,7 +169,7 @@ impl State {
         self.events = super::events::Events::default();
         self.pending = None;
 
-        vmcs.set_segment(SegmentRegister::Cs, &Segment::reset_code());
+        self.load_segment(vmcs, SegmentRegister::Cs, &Segment::reset_code());
         for register in [
             SegmentRegister::Ds,
             SegmentRegister::Es,
@@ -178,10 +177,10 @@ impl State {
             SegmentRegister::Gs,
             SegmentRegister::Ss,
         ] {
-            vmcs.set_segment(register, &Segment::reset_data());
+            self.load_segment(vmcs, register, &Segment::reset_data());
         }
-        vmcs.set_segment(SegmentRegister::Ldtr, &Segment::reset_ldt());
-        vmcs.set_segment(SegmentRegister::Tr, &Segment::reset_tss());
+        self.load_segment(vmcs, SegmentRegister::Ldtr, &Segment::reset_ldt());
+        self.load_segment(vmcs, SegmentRegister::Tr, &Segment::reset_tss());
         let table = DescriptorTable {
             base: 0,
             limit: 0xffff,
@@ -189,12 +188,12 @@ impl State {
         vmcs.set_gdtr(table);
         vmcs.set_idtr(table);
 
-        control::set_masks(vmcs, &self.features);
+        self.set_masks(vmcs);
+        self.load_cr3(vmcs, 0);
         self.load_cr0(vmcs, Cr0::new(0x6000_0010));
         self.load_cr4(vmcs, Cr4::NONE);
         self.load_efer(vmcs, Efer::NONE);
-        vmcs.write(field::GUEST_CR3, Natural(0));
-        vmcs.write(field::GUEST_PAT, PAT_RESET);
+        self.write_hardware_pat(vmcs, PAT_RESET);
         vmcs.write(field::GUEST_SYSENTER_CS, 0);
         vmcs.write(field::GUEST_SYSENTER_ESP, Natural(0));
         vmcs.write(field::GUEST_SYSENTER_EIP, Natural(0));
@@ -203,7 +202,7 @@ impl State {
         vmcs.write(field::GUEST_INTERRUPTIBILITY, 0);
         vmcs.write(field::GUEST_ACTIVITY_STATE, 0);
         vmcs.write(field::VM_ENTRY_INTERRUPTION_INFO, 0);
-        vmcs.set_pdptes([0; 4]);
+        self.load_pdptes(vmcs, [0; 4]);
         self.load_dr7(vmcs, Dr7::RESET);
         self.cpuid_stale = true;
         self.owed.vpid = true;

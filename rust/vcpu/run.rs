@@ -22,6 +22,7 @@ use super::{
     io,
     pending::Pending,
     request::Request,
+    restricted::invalid,
     state::{
         MpState,
         State, //
@@ -205,7 +206,7 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
         vcpu.count_event(Event::TlbFlush);
-        state.owed.ept = true;
+        state.owed.add_stale_tables(vcpu.root());
     }
     if taken.has(Request::Timer) {
         vcpu.on_timer(state);
@@ -234,6 +235,12 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         owned.state.events.debug_trap = false;
         owned.with_vmcs(|vmcs, state| vcpu.report_debug(vmcs, state, Dr6::BS.value()));
         return Ok(Next::ToUser);
+    }
+
+    if owned.state.restricted.is_some() {
+        if let Some(next) = invalid::before_entry(vm, vcpu, owned)? {
+            return Ok(next);
+        }
     }
 
     // Whatever led here was no exit that the loop below deals with alone.
@@ -286,7 +293,10 @@ fn run_exits(
             Step::Resume => {}
             step => return step,
         }
-        if state.mp_state != MpState::Runnable || state.events.are_for_client() {
+        if state.mp_state != MpState::Runnable
+            || state.events.are_for_client()
+            || !state.is_enterable()
+        {
             return Step::Resume;
         }
     }
@@ -319,6 +329,10 @@ fn enter_once(
         return Entered::NotNow;
     }
     state.inject(vcpu, vmcs, window);
+    if state.must_deliver() {
+        doorbell.leave();
+        return Entered::NotNow;
+    }
     state.flush(vmcs);
     state.host.refresh(vmcs);
     fpu::sync();

@@ -11,6 +11,11 @@ use super::{
     guest_debug::GuestDebug,
     pending::Pending,
     pv::Pv,
+    restricted::{
+        GuestOwned,
+        Nonpaged,
+        Restricted, //
+    },
     tsc::GuestTsc, //
 };
 use crate::{
@@ -146,6 +151,10 @@ pub(crate) struct State {
     pub(crate) host: HostControlRegisters,
     /// Flushes to be done before the next entry.
     pub(crate) owed: Owed,
+    /// The bits of control registers that the guest changes without an exit, as the VMCS has them.
+    pub(crate) guest_owned: GuestOwned,
+    /// What the guest believes where hardware has something else; none on an unrestricted CPU.
+    pub(crate) restricted: Option<KBox<Restricted>>,
     /// The primary controls as the VMCS has them.
     pub(crate) primary: u32,
     /// Whether the vCPU runs.
@@ -170,6 +179,7 @@ impl State {
         hypervisor: &Hypervisor,
         bootstrap: bool,
         zeroed_features: bool,
+        nonpaged: Option<Nonpaged>,
     ) -> Result<Self> {
         Ok(Self {
             regs: GuestRegs::default(),
@@ -191,6 +201,11 @@ impl State {
             pending: None,
             host: HostControlRegisters::default(),
             owed: Owed::ALL,
+            guest_owned: GuestOwned::default(),
+            restricted: match nonpaged {
+                Some(nonpaged) => Some(KBox::new(Restricted::new(nonpaged), GFP_KERNEL_ACCOUNT)?),
+                None => None,
+            },
             primary: 0,
             mp_state: MpState::Runnable,
             has_run: false,
@@ -268,7 +283,11 @@ impl State {
     #[inline]
     pub(crate) fn rflags(&mut self, vmcs: &CurrentVmcs<'_>) -> u64 {
         if self.cache.rflags == Cached::Absent {
-            self.rflags = vmcs.read(field::GUEST_RFLAGS).0;
+            let Natural(hardware) = vmcs.read(field::GUEST_RFLAGS);
+            self.rflags = match self.real_mode() {
+                None => hardware,
+                Some(real_mode) => real_mode.visible_flags(hardware),
+            };
             self.cache.rflags = Cached::Clean;
         }
         self.rflags
@@ -302,14 +321,19 @@ impl State {
             vmcs.write(field::GUEST_RSP, Natural(self.gpr(RSP)));
         }
         if self.cache.rflags == Cached::Dirty {
-            vmcs.write(field::GUEST_RFLAGS, Natural(self.rflags));
+            let visible = self.rflags;
+            let hardware = match self.real_mode_mut() {
+                None => visible,
+                Some(real_mode) => real_mode.hide_flags(visible),
+            };
+            vmcs.write(field::GUEST_RFLAGS, Natural(hardware));
         }
         self.cache = Cache::default();
     }
 
     /// Returns CR0 as the guest sees it.
     pub(crate) fn cr0(&self, vmcs: &CurrentVmcs<'_>) -> Cr0 {
-        let owned = super::control::CR0_GUEST_OWNED;
+        let owned = self.guest_owned.cr0;
         Cr0::new(vmcs.read(field::GUEST_CR0).0)
             .common(owned)
             .with(Cr0::new(vmcs.read(field::CR0_READ_SHADOW).0).without(owned))
@@ -317,7 +341,7 @@ impl State {
 
     /// Returns CR4 as the guest sees it.
     pub(crate) fn cr4(&self, vmcs: &CurrentVmcs<'_>) -> Cr4 {
-        let owned = super::control::cr4_guest_owned(&self.features);
+        let owned = self.guest_owned.cr4;
         Cr4::new(vmcs.read(field::GUEST_CR4).0)
             .common(owned)
             .with(Cr4::new(vmcs.read(field::CR4_READ_SHADOW).0).without(owned))

@@ -39,6 +39,10 @@ const FEATURE_CONTROL_VMX_OUTSIDE_SMX: u64 = 1 << 2;
 /// The features that a user can turn off by module parameter.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
+    /// Run guests on extended page tables.
+    pub(crate) ept: bool,
+    /// Run guests without paging, and in real mode, in hardware.
+    pub(crate) unrestricted_guest: bool,
     /// Tag translations with VPIDs.
     pub(crate) vpid: bool,
     /// Use accessed and dirty bits in EPT entries.
@@ -51,8 +55,6 @@ pub(crate) enum Refusal {
     DisabledByFirmware,
     /// A required control is missing.
     Control(Missing),
-    /// EPT lacks something named here.
-    Ept(&'static str),
     /// The VMCS cannot be used, for the reason named here.
     Vmcs(&'static str),
 }
@@ -79,6 +81,16 @@ impl EptVpid {
     /// Returns whether entries can have accessed and dirty bits.
     pub(crate) const fn accessed_dirty(self) -> bool {
         self.has(21)
+    }
+
+    /// Returns which INVEPT to use; `None` if EPT lacks something that the MMU counts on: tables of 4
+    /// levels in write-back memory, or INVEPT.
+    const fn usable(self) -> Option<Invalidate> {
+        if self.has(6) && self.has(14) {
+            self.invept()
+        } else {
+            None
+        }
     }
 
     /// Returns the narrowest INVEPT that does for one EPTP.
@@ -118,7 +130,7 @@ pub(crate) struct Capabilities {
     exit: u32,
     entry: u32,
     ept_vpid: EptVpid,
-    invept: Invalidate,
+    invept: Option<Invalidate>,
     invvpid: Option<Invalidate>,
     ept_ad: bool,
 }
@@ -162,34 +174,58 @@ impl Capabilities {
         let secondary_allowed = Allowed(unsafe { rdmsr(msr::SECONDARY) });
         let mut secondary_controls =
             negotiate(&controls::SECONDARY, secondary_allowed).map_err(Refusal::Control)?;
-        let exit = negotiate(&controls::EXIT, allowed(basic, msr::EXIT, msr::TRUE_EXIT))
+        let mut exit = negotiate(&controls::EXIT, allowed(basic, msr::EXIT, msr::TRUE_EXIT))
             .map_err(Refusal::Control)?;
-        let entry = negotiate(
+        let mut entry = negotiate(
             &controls::ENTRY,
             allowed(basic, msr::ENTRY, msr::TRUE_ENTRY),
         )
         .map_err(Refusal::Control)?;
 
-        // SAFETY: EPT is there, so its capability MSR is.
-        let ept_vpid = EptVpid(unsafe { rdmsr(msr::EPT_VPID) });
-        let invept = Self::check_ept(ept_vpid)?;
+        let ept_vpid = if secondary_controls & (secondary::ENABLE_EPT | secondary::ENABLE_VPID) != 0
+        {
+            // SAFETY: A CPU with one of the two has their capability MSR.
+            EptVpid(unsafe { rdmsr(msr::EPT_VPID) })
+        } else {
+            EptVpid(0)
+        };
         let invvpid = ept_vpid.invvpid();
         if !wanted.vpid || invvpid.is_none() {
             secondary_controls &= !secondary::ENABLE_VPID;
+        }
+        let invept = ept_vpid.usable().filter(|_| {
+            wanted.ept
+                && secondary_controls & secondary::ENABLE_EPT != 0
+                && exit & controls::EXIT_MSRS == controls::EXIT_MSRS
+                && entry & controls::ENTRY_MSRS == controls::ENTRY_MSRS
+        });
+        let mut primary = primary;
+        if invept.is_some() {
+            // Who needs them turns them on.
+            primary &= !controls::CR3_EXITING;
+        } else {
+            // The guest does not page, and its memory types are those of the entries: it runs with the
+            // host's IA32_EFER but for the bits of IA-32e mode, and with the host's IA32_PAT.
+            secondary_controls &= !secondary::ENABLE_EPT;
+            exit &= !controls::EXIT_MSRS;
+            entry &= !controls::ENTRY_MSRS;
+        }
+        if invept.is_none() || !wanted.unrestricted_guest {
+            secondary_controls &= !secondary::UNRESTRICTED_GUEST;
         }
 
         Ok(Self {
             // CAST: Bits 30:0 of the MSR are the revision identifier.
             revision: (basic & 0x7fff_ffff) as u32,
             pin,
-            primary: primary & !controls::PRIMARY_UNWANTED,
+            primary,
             secondary: secondary_controls,
             exit,
             entry,
             ept_vpid,
             invept,
             invvpid,
-            ept_ad: wanted.ept_ad && ept_vpid.accessed_dirty(),
+            ept_ad: wanted.ept_ad && invept.is_some() && ept_vpid.accessed_dirty(),
         })
     }
 
@@ -206,17 +242,6 @@ impl Capabilities {
         } else {
             Ok(())
         }
-    }
-
-    /// Checks for what the MMU counts on, and returns which INVEPT to use.
-    fn check_ept(ept: EptVpid) -> Result<Invalidate, Refusal> {
-        if !ept.has(6) {
-            return Err(Refusal::Ept("a page-walk length of 4"));
-        }
-        if !ept.has(14) {
-            return Err(Refusal::Ept("the write-back memory type"));
-        }
-        ept.invept().ok_or(Refusal::Ept("INVEPT"))
     }
 
     /// Returns the VMCS revision identifier.
@@ -264,8 +289,23 @@ impl Capabilities {
         self.has_secondary(secondary::ENABLE_VPID)
     }
 
-    /// Returns which INVEPT to use for one EPTP.
-    pub(crate) const fn invept(&self) -> Invalidate {
+    /// Returns whether guests run on extended page tables.
+    pub(crate) const fn ept(&self) -> bool {
+        self.has_secondary(secondary::ENABLE_EPT)
+    }
+
+    /// Returns whether the CPU runs guests without paging, and in real mode.
+    pub(crate) const fn unrestricted_guest(&self) -> bool {
+        self.has_secondary(secondary::UNRESTRICTED_GUEST)
+    }
+
+    /// Returns whether a VMCS has a place for the guest's IA32_EFER and IA32_PAT and the host's.
+    pub(crate) const fn swaps_msrs(&self) -> bool {
+        self.entry & controls::ENTRY_MSRS != 0
+    }
+
+    /// Returns which INVEPT to use for one EPTP; `None` if EPT is not used.
+    pub(crate) const fn invept(&self) -> Option<Invalidate> {
         self.invept
     }
 
@@ -291,6 +331,10 @@ mod tests {
     #[test]
     fn narrowest_invalidation() {
         assert!(EptVpid(0).invept().is_none());
+        assert!(EptVpid(1 << 20 | 1 << 26 | 1 << 6).usable().is_none());
+        assert!(EptVpid(1 << 20 | 1 << 26 | 1 << 6 | 1 << 14)
+            .usable()
+            .is_some());
         assert!(EptVpid(1 << 20).invept().is_none());
         assert!(EptVpid(1 << 20 | 1 << 26).invept() == Some(Invalidate::AllContext));
         assert!(EptVpid(1 << 20 | 3 << 25).invept() == Some(Invalidate::SingleContext));

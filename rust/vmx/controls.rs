@@ -39,16 +39,6 @@ const NAMES: &[(&str, u32, &str)] = &[
         primary::ACTIVATE_SECONDARY_CONTROLS,
         "secondary controls",
     ),
-    (SECONDARY.name, secondary::ENABLE_EPT, "EPT"),
-    (
-        SECONDARY.name,
-        secondary::UNRESTRICTED_GUEST,
-        "unrestricted guest",
-    ),
-    (EXIT.name, exit::LOAD_EFER, "load IA32_EFER"),
-    (EXIT.name, exit::LOAD_PAT, "load IA32_PAT"),
-    (ENTRY.name, entry::LOAD_EFER, "load IA32_EFER"),
-    (ENTRY.name, entry::LOAD_PAT, "load IA32_PAT"),
 ];
 
 impl fmt::Display for Missing {
@@ -198,6 +188,8 @@ pub(super) const PRIMARY: Wishes = Wishes {
     name: "primary processor-based VM-execution",
     required: primary::USE_TSC_OFFSETTING
         | primary::HLT_EXITING
+        | primary::CR3_LOAD_EXITING
+        | primary::CR3_STORE_EXITING
         | primary::MWAIT_EXITING
         | primary::MONITOR_EXITING
         | primary::RDPMC_EXITING
@@ -210,13 +202,17 @@ pub(super) const PRIMARY: Wishes = Wishes {
     optional: 0,
 };
 
-/// Bits of the primary controls that some CPUs force to 1 by default and that EPT lets be 0.
-pub(super) const PRIMARY_UNWANTED: u32 = primary::CR3_LOAD_EXITING | primary::CR3_STORE_EXITING;
+/// Bits of the primary controls with which CR3 of the VMCS is the module's and not the guest's.
+///
+/// Some CPUs force them to 1 by default; EPT lets them be 0.
+pub(crate) const CR3_EXITING: u32 = primary::CR3_LOAD_EXITING | primary::CR3_STORE_EXITING;
 
 pub(super) const SECONDARY: Wishes = Wishes {
     name: "secondary processor-based VM-execution",
-    required: secondary::ENABLE_EPT | secondary::UNRESTRICTED_GUEST,
-    optional: secondary::ENABLE_VPID
+    required: 0,
+    optional: secondary::ENABLE_EPT
+        | secondary::UNRESTRICTED_GUEST
+        | secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP
         | secondary::ENABLE_INVPCID
         | secondary::USE_TSC_SCALING
@@ -227,18 +223,21 @@ pub(super) const EXIT: Wishes = Wishes {
     name: "VM-exit",
     required: exit::HOST_ADDRESS_SPACE_SIZE
         | exit::ACKNOWLEDGE_INTERRUPT
-        | exit::SAVE_EFER
-        | exit::LOAD_EFER
-        | exit::SAVE_PAT
-        | exit::LOAD_PAT
         | exit::SAVE_DEBUG_CONTROLS,
-    optional: 0,
+    optional: EXIT_MSRS,
 };
+
+/// Exit controls without which the guest has the host's IA32_EFER and IA32_PAT.
+pub(super) const EXIT_MSRS: u32 =
+    exit::SAVE_EFER | exit::LOAD_EFER | exit::SAVE_PAT | exit::LOAD_PAT;
+
+/// Entry controls without which the guest has the host's IA32_EFER and IA32_PAT.
+pub(super) const ENTRY_MSRS: u32 = entry::LOAD_EFER | entry::LOAD_PAT;
 
 pub(super) const ENTRY: Wishes = Wishes {
     name: "VM-entry",
-    required: entry::LOAD_EFER | entry::LOAD_PAT | entry::LOAD_DEBUG_CONTROLS,
-    optional: 0,
+    required: entry::LOAD_DEBUG_CONTROLS,
+    optional: ENTRY_MSRS,
 };
 
 #[kunit_tests(kvm_rs_controls)]

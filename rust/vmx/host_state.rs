@@ -55,10 +55,14 @@ const TSC_AUX: u32 = 0xc000_0103;
 const SELECTOR_RPL_TI: u16 = 7;
 
 /// Writes what stays the same for the VMCS's life.
-pub(crate) fn write_constants(vmcs: &CurrentVmcs<'_>, host: &HostConstants) {
+///
+/// `swaps_msrs` says whether exits load IA32_EFER and IA32_PAT; else they stay as they are.
+pub(crate) fn write_constants(vmcs: &CurrentVmcs<'_>, host: &HostConstants, swaps_msrs: bool) {
     vmcs.write(field::HOST_CR0, Natural(host.cr0 as u64));
-    vmcs.write(field::HOST_EFER, host.efer);
-    vmcs.write(field::HOST_PAT, host.pat);
+    if swaps_msrs {
+        vmcs.write(field::HOST_EFER, host.efer);
+        vmcs.write(field::HOST_PAT, host.pat);
+    }
     vmcs.write(field::HOST_IDTR_BASE, Natural(host.idt_base as u64));
     vmcs.write(field::HOST_SYSENTER_CS, host.sysenter_cs);
     vmcs.write(field::HOST_SYSENTER_EIP, Natural(host.sysenter_eip as u64));

@@ -9,7 +9,8 @@
 //! * The vCPU comes to a CPU where it was not last: what that CPU cached for it, or for the VPID's last
 //!   owner, may be from another time. It owes an INVVPID for its VPID, and an INVEPT for the EPTP, whose
 //!   earlier flushes went to the CPUs where vCPUs were running.
-//! * The MMU took away or changed an EPT entry: each vCPU owes an INVEPT.
+//! * The MMU took away or changed an entry: each vCPU owes an INVEPT; or an INVVPID, where guests run on
+//!   shadow tables, which are cached as linear translations.
 //!
 //! With VPIDs off VM entry and exit flush linear and combined translations by themselves, and nothing
 //! but the INVEPT is owed.
@@ -70,6 +71,14 @@ impl Owed {
         vpid: false,
     };
 
+    /// What a vCPU owes when translations have left the tables that it runs on.
+    pub(crate) fn add_stale_tables(&mut self, root: Root) {
+        match root {
+            Root::Ept(_) => self.ept = true,
+            Root::Shadow(_) => self.vpid = true,
+        }
+    }
+
     /// Returns whether nothing is owed.
     #[inline]
     pub(crate) const fn is_none(self) -> bool {
@@ -81,8 +90,7 @@ impl Owed {
     /// Preemption is off and the CPU in VMX operation, as the caller has a current VMCS.
     #[cold]
     pub(super) fn pay(&mut self, capabilities: &Capabilities, root: Root, vpid: Option<u16>) {
-        if let (true, Root::Ept(eptp)) = (self.ept, root) {
-            let kind = capabilities.invept();
+        if let (true, Root::Ept(eptp), Some(kind)) = (self.ept, root, capabilities.invept()) {
             count(kind, &FLUSHES.invept_single, &FLUSHES.invept_all);
             // SAFETY: The CPU offers this type, and is in VMX root operation.
             let result = unsafe { instruction::invept(kind, eptp) };

@@ -165,10 +165,6 @@ pub(crate) struct Cr3Write {
 /// Returns what a write of `new` to CR3 does.
 ///
 /// `reserved` are the address bits above the guest's physical-address width.
-#[allow(
-    dead_code,
-    reason = "with EPT, CR3 is the guest's own; shadow paging checks it"
-)]
 pub(crate) const fn check_cr3(new: u64, cr4: Cr4, reserved: u64) -> Result<Cr3Write, GpFault> {
     let keep = cr4.contains(Cr4::PCIDE) && new & CR3_KEEP != 0;
     let value = if keep { new & !CR3_KEEP } else { new };
