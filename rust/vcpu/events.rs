@@ -67,11 +67,20 @@ pub(crate) struct Events {
     pub(crate) interrupt: Option<u8>,
     /// The guest got a triple fault.
     pub(crate) triple_fault: bool,
+    /// VM entry may not accept the state of a guest that is not unrestricted: look at it.
+    pub(crate) entry_unchecked: bool,
     /// An instruction that was executed in software has trapped to the client, which debugs the guest.
     pub(crate) debug_trap: bool,
 }
 
 impl Events {
+    /// Returns whether something comes before the guest goes on: the client is to be told of it, or
+    /// VM entry may not accept the guest's state.
+    #[inline]
+    pub(crate) fn come_first(&self) -> bool {
+        self.triple_fault | self.debug_trap | self.entry_unchecked
+    }
+
     /// Returns whether the client is to be told something before the guest goes on.
     #[inline]
     pub(crate) fn are_for_client(&self) -> bool {
@@ -165,8 +174,11 @@ impl State {
     }
 
     /// Has the next entry inject what is due; interrupts are off and the entry will happen.
+    ///
+    /// Returns whether it may not: what is due has to be delivered by software first.
     #[inline]
-    pub(crate) fn inject(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
+    #[must_use]
+    pub(crate) fn inject(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) -> bool {
         let events = &self.events;
         let quiet = events.interrupted.is_none()
             && events.exception.is_none()
@@ -177,8 +189,10 @@ impl State {
             && !vcpu.may_have_interrupt();
         if quiet {
             self.set_windows(vmcs, 0);
+            false
         } else {
             self.inject_slow(vcpu, vmcs, window);
+            self.must_deliver()
         }
     }
 

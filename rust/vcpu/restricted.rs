@@ -62,8 +62,6 @@ pub(crate) struct Restricted {
     /// The PDPTEs, which a VMCS has a place for only with EPT.
     pdptes: [u64; 4],
     real_mode: Option<RealMode>,
-    /// VM entry accepts the state. If not, it has to be looked at again.
-    enterable: bool,
 }
 
 impl Restricted {
@@ -75,7 +73,6 @@ impl Restricted {
             cr3: 0,
             pdptes: [0; 4],
             real_mode: None,
-            enterable: false,
         }
     }
 
@@ -155,7 +152,7 @@ impl State {
         let Some(restricted) = self.restricted.as_mut() else {
             return hardware;
         };
-        restricted.enterable = false;
+        self.events.entry_unchecked = true;
         let paging = value.contains(Cr0::PG);
         let switched = paging != restricted.paging;
         if !restricted.is_shadow() && switched {
@@ -282,7 +279,7 @@ impl State {
             vmcs.set_segment(register, segment);
             return;
         };
-        restricted.enterable = false;
+        self.events.entry_unchecked = true;
         match &mut restricted.real_mode {
             Some(real_mode) => real_mode.load_segment(vmcs, register, segment),
             None => vmcs.set_segment(register, segment),
@@ -304,8 +301,6 @@ impl State {
 
     /// Has the next entry look again whether it can be.
     pub(crate) fn recheck_entry(&mut self) {
-        if let Some(restricted) = &mut self.restricted {
-            restricted.enterable = false;
-        }
+        self.events.entry_unchecked = self.restricted.is_some();
     }
 }

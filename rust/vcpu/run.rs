@@ -293,10 +293,7 @@ fn run_exits(
             Step::Resume => {}
             step => return step,
         }
-        if state.mp_state != MpState::Runnable
-            || state.events.are_for_client()
-            || !state.is_enterable()
-        {
+        if state.mp_state != MpState::Runnable || state.events.come_first() {
             return Step::Resume;
         }
     }
@@ -328,8 +325,7 @@ fn enter_once(
         doorbell.leave();
         return Entered::NotNow;
     }
-    state.inject(vcpu, vmcs, window);
-    if state.must_deliver() {
+    if state.inject(vcpu, vmcs, window) {
         doorbell.leave();
         return Entered::NotNow;
     }

@@ -46,7 +46,7 @@ pub(crate) fn before_entry(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Op
         real_mode::deliver(vm, owned);
         return Ok(Some(Next::Resume));
     }
-    if owned.state.is_enterable() {
+    if !owned.state.events.entry_unchecked {
         return Ok(None);
     }
     if owned.state.needs_shadow_paging() {
@@ -66,8 +66,8 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     for _ in 0..TURN {
         let window = vcpu.accepts_client_interrupt() && vcpu.run_page().wants_interrupt_window();
         let open = owned.with_vmcs(|vmcs, state| {
-            if state.real_mode().is_some() {
-                state.inject(vcpu, vmcs, window);
+            if state.real_mode().is_some() && state.inject(vcpu, vmcs, window) {
+                return false;
             }
             window && state.takes_client_interrupt(vmcs)
         });
@@ -103,14 +103,6 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
 }
 
 impl State {
-    /// Returns whether VM entry is known to accept the guest's state.
-    #[inline]
-    pub(crate) fn is_enterable(&self) -> bool {
-        self.restricted
-            .as_ref()
-            .is_none_or(|restricted| restricted.enterable)
-    }
-
     /// Returns whether the guest pages, and there is no EPT.
     fn needs_shadow_paging(&self) -> bool {
         self.restricted
@@ -140,7 +132,7 @@ impl State {
         let Some(restricted) = &mut self.restricted else {
             return true;
         };
-        restricted.enterable = if restricted.real_mode.is_some() {
+        let accepted = if restricted.real_mode.is_some() {
             match tss {
                 Some(address) if table.base == 0 && segment_rules::are_8086(&segments) => {
                     restricted.load_tss(vmcs, address);
@@ -153,6 +145,7 @@ impl State {
         } else {
             segment_rules::are_protected(&segments)
         };
-        restricted.enterable
+        self.events.entry_unchecked = !accepted;
+        accepted
     }
 }
