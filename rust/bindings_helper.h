@@ -13,5 +13,6 @@
 #include "helpers/helpers.h"
 #include "helpers/ioctl.h"
 #include "helpers/mm.h"
+#include "helpers/kvm_rs_trace.h"
 #include "helpers/wait.h"
 #include "vmx/guest_regs.h"

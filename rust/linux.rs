@@ -24,6 +24,7 @@ pub(crate) mod speculation;
 pub(crate) mod srcu_cell;
 pub(crate) mod task;
 pub(crate) mod timer;
+pub(crate) mod tracepoint;
 pub(crate) mod uaccess;
 pub(crate) mod user_map;
 pub(crate) mod user_page;

@@ -30,6 +30,7 @@ mod lapic;
 mod linux;
 mod memory;
 mod mmu;
+mod trace;
 mod vcpu;
 mod vm;
 mod vmx;

@@ -35,6 +35,7 @@ mod run;
 mod run_page;
 pub(crate) mod state;
 pub(crate) mod stats;
+mod tracing;
 pub(crate) mod tsc;
 
 pub(crate) use self::{

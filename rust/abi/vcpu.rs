@@ -24,6 +24,7 @@ use crate::{
         uaccess,
         user_page, //
     },
+    trace,
     vcpu::{
         request::Request,
         tsc::requested_khz,
@@ -246,6 +247,10 @@ fn run(vm: &Vm, vcpu: &Arc<Vcpu>, owned: &mut Owned) -> Result<isize> {
     if vcpu.run_page().valid_registers() != 0 {
         state::fill_page(vm, vcpu, owned);
     }
+    trace::kvm_userspace_exit(|| {
+        let errno = result.err().map_or(0, |error| error.to_errno());
+        (vcpu.run_page().exit_reason(), errno)
+    });
     result.map(|()| 0)
 }
 

@@ -15,6 +15,7 @@ use super::{
     run::Next,
     state::State,
     stats::Event,
+    tracing,
     Vcpu, //
 };
 use crate::{
@@ -30,6 +31,11 @@ use crate::{
         Stop, //
     },
     linux::task,
+    trace::{
+        MMIO_READ,
+        MMIO_READ_UNSATISFIED,
+        MMIO_WRITE, //
+    },
     vm::{
         coalesced::Space,
         Vm, //
@@ -83,6 +89,7 @@ impl Machine<'_> {
     /// Returns what was read by the access to a device that is next in order, or asks for it.
     fn device_read(&mut self, gpa: Gpa, data: &mut [u8]) -> Result<(), Stop> {
         if self.vcpu.read_apic_page(self.vm, self.state, gpa, data) {
+            tracing::mmio(MMIO_READ, gpa.value(), data);
             return Ok(());
         }
         let index = self.accesses;
@@ -104,6 +111,7 @@ impl Machine<'_> {
     /// Does the write to a device that is next in order, unless it was done.
     fn device_write(&mut self, gpa: Gpa, data: &[u8]) -> Result<(), Stop> {
         if self.vcpu.write_apic_page(self.vm, self.state, gpa, data) {
+            tracing::mmio(MMIO_WRITE, gpa.value(), data);
             return Ok(());
         }
         let index = self.accesses;
@@ -116,6 +124,7 @@ impl Machine<'_> {
         if self.log.push(Done { data: [0; 8] }) {
             let ring = self.vm.coalesced();
             if ring.write(Space::Mmio, gpa.value(), data) {
+                tracing::mmio(MMIO_WRITE, gpa.value(), data);
                 return Ok(());
             }
             self.log = before;
@@ -441,13 +450,20 @@ fn step(
                 Some(DeviceExit::Read(gpa, len)) => {
                     // CAST: At most 8.
                     vcpu.run_page().set_mmio(gpa.value(), len as u32, None);
-                    true
+                    let none = [0; 8];
+                    tracing::mmio(
+                        MMIO_READ_UNSATISFIED,
+                        gpa.value(),
+                        none.get(..len).unwrap_or(&none),
+                    );
+                    Some((gpa, len))
                 }
                 Some(DeviceExit::Write(gpa, len, data)) => {
                     // CAST: At most 8.
                     vcpu.run_page()
                         .set_mmio(gpa.value(), len as u32, Some(data));
-                    false
+                    tracing::mmio(MMIO_WRITE, gpa.value(), data.get(..len).unwrap_or(&data));
+                    None
                 }
                 Some(DeviceExit::Error(error)) => return End::Failed(error),
                 None => return End::Unsupported,
@@ -495,10 +511,12 @@ pub(crate) fn complete(
     instruction: Instruction,
     rip: u64,
     mut log: AccessLog,
-    read: bool,
+    read: Option<(Gpa, usize)>,
 ) -> Result<Next> {
-    let data = if read {
-        vcpu.run_page().mmio_data()
+    let data = if let Some((gpa, len)) = read {
+        let data = vcpu.run_page().mmio_data();
+        tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
+        data
     } else {
         [0; 8]
     };

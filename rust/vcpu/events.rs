@@ -8,6 +8,7 @@
 
 use super::{
     state::State,
+    tracing,
     Vcpu, //
 };
 use crate::{
@@ -201,9 +202,10 @@ impl State {
         let mut windows = 0;
         let mut injected = true;
         if let Some(interrupted) = self.events.interrupted.take() {
+            tracing::injection(vcpu, &interrupted.event, true);
             self.inject_event(vmcs, interrupted.event, interrupted.instruction_length);
         } else if let Some(exception) = self.events.exception.take() {
-            self.deliver(vmcs, exception);
+            self.deliver(vcpu, vmcs, exception);
         } else {
             injected = false;
         }
@@ -217,6 +219,7 @@ impl State {
             const BLOCKING: u32 = BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
             let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
             if !injected && blocking & BLOCKING == 0 {
+                tracing::injection(vcpu, &EventInfo::nmi(), false);
                 self.inject_event(vmcs, EventInfo::nmi(), 0);
                 self.events.nmis -= 1;
                 injected = true;
@@ -235,7 +238,9 @@ impl State {
         if vcpu.has_interrupt(self) {
             if !injected && self.takes_interrupts(vmcs) {
                 if let Some(vector) = vcpu.take_interrupt(self) {
-                    self.inject_event(vmcs, EventInfo::interrupt(vector), 0);
+                    let event = EventInfo::interrupt(vector);
+                    tracing::injection(vcpu, &event, false);
+                    self.inject_event(vmcs, event, 0);
                 }
             }
             if vcpu.has_interrupt(self) {
@@ -249,7 +254,7 @@ impl State {
     }
 
     /// Delivers an exception: what it leaves in registers, and the injection.
-    fn deliver(&mut self, vmcs: &CurrentVmcs<'_>, exception: Exception) {
+    fn deliver(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, exception: Exception) {
         match (exception.vector, exception.payload) {
             (Vector::PF, Some(address)) => self.regs.cr2 = address as usize,
             (Vector::DB, payload) => {
@@ -275,7 +280,9 @@ impl State {
         }
         let protected = self.cr0(vmcs).contains(Cr0::PE);
         // INT3 and INTO are one byte long; that is the length if they come from the client.
-        self.inject_event(vmcs, EventInfo::exception(exception, protected), 1);
+        let event = EventInfo::exception(exception, protected);
+        tracing::injection(vcpu, &event, false);
+        self.inject_event(vmcs, event, 1);
     }
 
     /// Makes pending debug exceptions say what VM entry demands of a guest that steps through an

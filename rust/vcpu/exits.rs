@@ -24,6 +24,7 @@ use super::{
         RDX, //
     },
     stats::Event,
+    tracing,
     Owned,
     Vcpu, //
 };
@@ -33,6 +34,7 @@ use crate::{
         FaultAccess,
         Resolved, //
     },
+    trace,
     vm::{
         settings::Quirk,
         Vm, //
@@ -119,6 +121,7 @@ pub(crate) fn handle(
             if violation.nmi_unblocked && state.events.interrupted.is_none() {
                 vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
             }
+            tracing::page_fault(vcpu, vmcs, violation.gpa);
             let access = FaultAccess {
                 read: violation.read,
                 write: violation.write,
@@ -212,6 +215,7 @@ fn cpuid(vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Ste
     state.set_gpr(super::state::RBX, u64::from(ebx));
     state.set_gpr(RCX, u64::from(ecx));
     state.set_gpr(RDX, u64::from(edx));
+    tracing::cpuid(state, leaf, subleaf);
     state.skip_instruction(vmcs);
     Step::Resume
 }
@@ -251,6 +255,7 @@ fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: Contr
             } else {
                 value & 0xffff_ffff
             };
+            trace::kvm_cr(|| (true, u32::from(register), value));
             match register {
                 0 => cr0_write(state, value),
                 4 => match state.write_cr4(vmcs, value, None) {
@@ -275,6 +280,7 @@ fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: Contr
         }
         ControlAccess::Read(8, gpr) => {
             let cr8 = vcpu.cr8(state);
+            trace::kvm_cr(|| (false, 8, u64::from(cr8)));
             state.set_gpr(usize::from(gpr), u64::from(cr8));
             state.skip_instruction(vmcs);
             Step::Resume
@@ -282,12 +288,14 @@ fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: Contr
         ControlAccess::Read(..) => unexpected(vcpu, state),
         ControlAccess::ClearTaskSwitched => {
             let value = state.cr0(vmcs).without(Cr0::TS).value();
+            trace::kvm_cr(|| (true, 0, value));
             cr0_write(state, value)
         }
         ControlAccess::LoadMachineStatus(word) => {
             // LMSW sets PE, MP, EM and TS, and cannot clear PE.
             let old = state.cr0(vmcs).value();
             let value = (old & !0xe) | u64::from(word & 0xf);
+            trace::kvm_cr(|| (true, 0, value));
             cr0_write(state, value)
         }
     }

@@ -9,12 +9,17 @@ use super::{
     run::Next,
     state::{
         State,
-        RAX, //
+        RAX,
+        RBX,
+        RCX,
+        RDX,
+        RSI, //
     },
     Owned, //
 };
 use crate::{
     emulate::Mode,
+    trace,
     vm::Vm,
     vmx::vmcs::CurrentVmcs,
     x86::exception::Exception, //
@@ -42,6 +47,12 @@ impl State {
         let long = self.is_64bit(vmcs);
         let width = if long { u64::MAX } else { 0xffff_ffff };
         let number = self.gpr(RAX) & width;
+        let state = &*self;
+        trace::kvm_hypercall(|| {
+            let argument = |register| state.gpr(register) & width;
+            let (a0, a1) = (argument(RBX), argument(RCX));
+            (number, a0, a1, argument(RDX), argument(RSI))
+        });
         let result = if self.cpl(vmcs) != 0 {
             KVM_EPERM
         } else {

@@ -20,11 +20,13 @@ use super::{
         RDI,
         RSI, //
     },
+    tracing,
     Owned,
     Vcpu, //
 };
 use crate::{
     emulate::Segment as Name,
+    trace,
     vm::{
         coalesced::Space,
         settings::Quirk,
@@ -68,6 +70,7 @@ impl State {
         let page = vcpu.run_page();
         if !io.input {
             let bytes = self.gpr(RAX).to_le_bytes();
+            trace_port(io.port, io.size, io.input, 1, &bytes);
             let data = bytes.get(..usize::from(io.size)).unwrap_or(&[]);
             if vm.coalesced().write(Space::Pio, io.port.into(), data) {
                 self.skip_instruction(vmcs);
@@ -81,8 +84,7 @@ impl State {
             return Next::ToUser;
         }
         self.pending = Some(Pending::Io {
-            input: io.input,
-            size: io.size,
+            io,
             linear_rip: self.linear_rip(vmcs),
             length: vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH),
         });
@@ -94,7 +96,7 @@ impl State {
         &mut self,
         vcpu: &Vcpu,
         vmcs: &CurrentVmcs<'_>,
-        (input, size): (bool, u8),
+        io: IoAccess,
         linear_rip: u64,
         length: u32,
     ) {
@@ -102,11 +104,12 @@ impl State {
         if self.linear_rip(vmcs) != linear_rip {
             return;
         }
-        if input {
+        if io.input {
             let mut bytes = [0; 4];
-            let size = usize::from(size);
+            let size = usize::from(io.size);
             vcpu.run_page()
                 .read_data(bytes.get_mut(..size).unwrap_or(&mut []));
+            trace_port(io.port, io.size, true, 1, &bytes);
             let value = u64::from(u32::from_le_bytes(bytes));
             let old = self.gpr(RAX);
             self.set_gpr(
@@ -133,6 +136,15 @@ impl State {
         self.set_rip(new);
         self.finish_instruction(vmcs);
     }
+}
+
+/// Traces port I/O; `data` starts with the first element.
+#[inline(always)]
+fn trace_port(port: u16, size: u8, input: bool, count: u32, data: &[u8]) {
+    trace::kvm_pio(|| {
+        let value = tracing::port_value(data, size);
+        (!input, u32::from(port), u32::from(size), count, value)
+    });
 }
 
 /// Reads what a string instruction is about.
@@ -280,6 +292,8 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
                 .read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
         }
         let data = data.get(..len).unwrap_or(&[]);
+        // CAST: At most MAX_STRING.
+        trace_port(io.port, io.size, false, count as u32, data);
         let coalesced = data
             .chunks_exact(usize::from(io.size))
             .take_while(|element| vm.coalesced().write(Space::Pio, io.port.into(), element))
@@ -314,6 +328,7 @@ pub(crate) fn complete_string_io(
     let mut data = [0; MAX_STRING];
     if io.input {
         vcpu.run_page().read_data(&mut data);
+        trace_port(io.port, io.size, true, io.count, &data);
     }
     for element in data.chunks_exact(size).take(io.count as usize) {
         if io.remaining(state) == 0 {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     bindings,
+    trace,
     vm::{
         msr_filter::Direction,
         settings::Quirk,
@@ -232,6 +233,7 @@ impl State {
         };
         match result {
             Ok(value) => {
+                trace::kvm_msr(|| (false, index, value, false));
                 self.set_edx_eax(value);
                 self.skip_instruction(vmcs);
                 true
@@ -252,6 +254,7 @@ impl State {
         };
         match result {
             Ok(()) => {
+                trace::kvm_msr(|| (true, index, value, false));
                 self.skip_instruction(vmcs);
                 true
             }
@@ -280,6 +283,7 @@ impl State {
         (index, written): (u32, Option<u64>),
     ) -> bool {
         if !vm.settings().asks_user(reason) {
+            trace::kvm_msr(|| (written.is_some(), index, written.unwrap_or(0), true));
             self.raise(Exception::general_protection());
             return true;
         }

@@ -4,7 +4,11 @@
 
 use crate::{
     emulate::Instruction,
-    x86::segment_register::SegmentRegister, //
+    vmx::exit::IoAccess,
+    x86::{
+        addr::Gpa,
+        segment_register::SegmentRegister, //
+    }, //
 };
 
 /// The most device accesses that one instruction (one iteration of a string instruction) makes: a
@@ -71,10 +75,8 @@ pub(crate) struct StringIo {
 pub(crate) enum Pending {
     /// IN or OUT.
     Io {
-        /// IN, not OUT.
-        input: bool,
-        /// Bytes: 1, 2 or 4.
-        size: u8,
+        /// The access.
+        io: IoAccess,
         /// Linear address of the instruction: it is skipped only if the client left RIP there.
         linear_rip: u64,
         /// Length of the instruction.
@@ -97,7 +99,8 @@ pub(crate) enum Pending {
         rip: u64,
         /// What it has accessed so far.
         log: AccessLog,
-        /// The client was asked for a read, whose data is the next entry of the log.
-        read: bool,
+        /// The client was asked for a read, whose data is the next entry of the log: where, and its
+        /// size.
+        read: Option<(Gpa, usize)>,
     },
 }

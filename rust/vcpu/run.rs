@@ -28,6 +28,7 @@ use super::{
         State, //
     },
     stats::Event,
+    tracing,
     Owned,
     Vcpu, //
 };
@@ -141,13 +142,12 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     match owned.state.pending.take() {
         None => Ok(Next::Resume),
         Some(Pending::Io {
-            input,
-            size,
+            io,
             linear_rip,
             length,
         }) => {
             owned.with_vmcs(|vmcs, state| {
-                state.complete_io(vcpu, vmcs, (input, size), linear_rip, length);
+                state.complete_io(vcpu, vmcs, io, linear_rip, length);
             });
             Ok(Next::Resume)
         }
@@ -330,6 +330,7 @@ fn enter_once(
         return Entered::NotNow;
     }
     state.flush(vmcs);
+    tracing::entry(vcpu, vmcs);
     state.host.refresh(vmcs);
     fpu::sync();
     let xcr0 = state.guest_xcr0(vm, vmcs);
@@ -367,6 +368,7 @@ fn enter_once(
         Ok(reason) => {
             // CAST: The basic reason is the low half.
             vcpu.count_exit(usize::from(reason as u16));
+            tracing::exit(vcpu, vmcs, reason);
             // Exceptions, external interrupts, and failures of the entry, which are negative.
             // CAST: The sign bit is the flag of a failed entry.
             if reason as i32 <= i32::from(exit::reason::EXTERNAL_INTERRUPT) {

@@ -94,6 +94,11 @@ impl RunPage {
         get!(self.cr8)
     }
 
+    /// Returns the reason of the exit to the client.
+    pub(crate) fn exit_reason(&self) -> u32 {
+        get!(self.exit_reason)
+    }
+
     /// Sets the reason of the exit to the client.
     pub(crate) fn set_exit_reason(&self, reason: u32) {
         set!(self.exit_reason = reason);

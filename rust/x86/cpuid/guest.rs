@@ -112,6 +112,12 @@ where
         }
     }
 
+    /// Returns whether a (sub)leaf has a row of its own.
+    #[must_use]
+    pub(crate) fn has(&self, function: u32, index: u32) -> bool {
+        find(&self.entries, function, index).is_some()
+    }
+
     /// Returns what CPUID answers for a (sub)leaf without a row.
     #[cold]
     fn missing(&self, function: u32, index: u32) -> [u32; 4] {
