@@ -132,6 +132,58 @@ TEST_F(exits_failure, entry_refuses_ldtr_limit)
 	check_fail_entry(_metadata, self);
 }
 
+#define DUMP	"/sys/module/kvm_rs/parameters/dump_invalid_vmcs"
+
+/* Fails an entry; returns whether the kernel's log has @line since then. */
+static bool fails_with(FIXTURE_DATA(exits_failure) *self, const char *line)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	char record[1024];
+	bool found = false;
+	ssize_t n;
+
+	if (fd < 0 || lseek(fd, 0, SEEK_END))
+		die("/dev/kmsg: %s", strerror(errno));
+	vcpu_run_to(&self->vcpu, KVM_EXIT_FAIL_ENTRY);
+	while ((n = read(fd, record, sizeof(record) - 1)) > 0) {
+		record[n] = 0;
+		found |= !!strstr(record, line);
+	}
+	close(fd);
+	return found;
+}
+
+static void set_dump(char on)
+{
+	int fd = open(DUMP, O_WRONLY);
+
+	if (fd < 0 || write(fd, &on, 1) != 1)
+		die(DUMP ": %s", strerror(errno));
+	close(fd);
+}
+
+/* The VMCS goes to the kernel's log only if asked for, and not each time. */
+TEST_F(exits_failure, dump_invalid_vmcs)
+{
+	struct kvm_sregs sregs = vcpu_sregs(&self->vcpu);
+	char shown = 0;
+	int fd;
+
+	if (!device_is_kvm_rs())
+		SKIP(return, "the dump of kvm_rs");
+	fd = open(DUMP, O_RDONLY);
+	ASSERT_EQ(read(fd, &shown, 1), 1);
+	close(fd);
+	EXPECT_EQ(shown, 'N');
+	sregs.tr.type = 2;
+	vcpu_set_sregs(&self->vcpu, &sregs);
+	EXPECT_FALSE(fails_with(self, "GUEST_RIP: 0x10000"));
+	set_dump('1');
+	EXPECT_TRUE(fails_with(self, "GUEST_RIP: 0x10000"));
+	EXPECT_FALSE(fails_with(self, "GUEST_RIP: 0x10000"));
+	set_dump('0');
+}
+
 /* Instructions that no emulator has, at an address without memory. */
 #define AT_MMIO(name, text)						\
 	GUEST_CODE(name, 64, "	movl $0xc0000000, %ebx\n" text DONE)

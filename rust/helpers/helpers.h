@@ -203,5 +203,6 @@ struct kvm_rs_parameters {
 };
 
 extern struct kvm_rs_parameters kvm_rs_parameters;
+bool kvm_rs_wants_vmcs_dump(void);
 
 #endif

@@ -3,8 +3,11 @@
  * Module parameters. The kernel crate's are not shown in sysfs, where users look for what is in use.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/ratelimit.h>
 
 #include "helpers.h"
 
@@ -29,3 +32,26 @@ module_param_named(eptad, kvm_rs_parameters.eptad, bool, 0444);
 MODULE_PARM_DESC(eptad, "Use accessed and dirty bits of extended page tables");
 module_param_named(pml, kvm_rs_parameters.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Log dirty pages in hardware");
+
+static bool dump_invalid_vmcs;
+module_param(dump_invalid_vmcs, bool, 0644);
+MODULE_PARM_DESC(dump_invalid_vmcs, "Print the VMCS when a VM entry fails");
+
+/**
+ * kvm_rs_wants_vmcs_dump() - Asks whether to print the VMCS of an entry that failed
+ *
+ * Tells how to have it printed if not. A guest and its client can make entries fail as often as they
+ * like, so one dump in five seconds is allowed.
+ *
+ * Return: Whether to print it now.
+ */
+bool kvm_rs_wants_vmcs_dump(void)
+{
+	static DEFINE_RATELIMIT_STATE(dumps, DEFAULT_RATELIMIT_INTERVAL, 1);
+
+	if (!READ_ONCE(dump_invalid_vmcs)) {
+		pr_warn_ratelimited("VM entry failed; dump_invalid_vmcs=1 would print the VMCS\n");
+		return false;
+	}
+	return __ratelimit(&dumps);
+}

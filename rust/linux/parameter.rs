@@ -17,3 +17,9 @@ pub(crate) fn report(parameters: &Parameters) {
     // SAFETY: Each member is one byte that sysfs reads whole; only module loading writes them.
     unsafe { (&raw const *parameters).copy_to(&raw mut bindings::kvm_rs_parameters, 1) };
 }
+
+/// Returns whether to print the VMCS of an entry that failed; if not, tells the user how to have it.
+pub(crate) fn wants_vmcs_dump() -> bool {
+    // SAFETY: It has no requirements.
+    unsafe { bindings::kvm_rs_wants_vmcs_dump() }
+}

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     hypervisor::Hypervisor,
+    linux::parameter,
     mmu::Root,
     vm::Vm,
     vmx::{
@@ -210,14 +211,14 @@ impl State {
     }
 }
 
-/// Prints the VMCS after a failed entry, when the developer asks for debug messages.
+/// Prints the VMCS after a failed entry, if the parameter `dump_invalid_vmcs` asks for it.
 pub(super) fn dump(vmcs: &CurrentVmcs<'_>) {
-    if !cfg!(CONFIG_RUST_DEBUG_ASSERTIONS) {
+    if !parameter::wants_vmcs_dump() {
         return;
     }
     for &(name, encoding) in field::ALL {
         if let Some(value) = vmcs.read_encoding(encoding) {
-            pr_debug!("{}: {:#x}\n", name, value);
+            pr_err!("{}: {:#x}\n", name, value);
         }
     }
 }
