@@ -15,12 +15,17 @@
 //! [`Snapshot`] may sleep and touch user memory, but takes neither the mutex nor waits for its holder.
 
 mod access;
+mod dirty;
 mod region;
 mod slot;
 mod slots;
 mod tree;
 
 pub(crate) use access::Word;
+pub(crate) use dirty::{
+    Logging,
+    WORD_PAGES, //
+};
 pub(crate) use region::{
     Change,
     Owner,
@@ -48,8 +53,13 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         lock::mutex::MutexBackend,
         lock::Guard,
+        Arc,
         Mutex, //
     },
 };
@@ -66,6 +76,7 @@ pub(crate) struct GuestMemory {
     updating: Mutex<()>,
     /// First frame that no slot may have.
     gfn_limit: Gfn,
+    logging: Atomic<u32>,
 }
 
 impl GuestMemory {
@@ -78,12 +89,23 @@ impl GuestMemory {
             slots <- SrcuCell::new(KBox::new(Slots::new(), GFP_KERNEL_ACCOUNT)?),
             updating <- new_mutex!((), "GuestMemory::updating"),
             gfn_limit: gfn_limit,
+            logging: Atomic::new(Logging::default().to_bits()),
         })
     }
 
     /// Returns the slots as they are now.
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
         self.slots.read()
+    }
+
+    /// Returns how the client wants writes to be logged.
+    pub(crate) fn logging(&self) -> Logging {
+        Logging::from_bits(self.logging.load(Relaxed))
+    }
+
+    /// Sets how the client wants writes to be logged. Slots that log already go on as they began.
+    pub(crate) fn set_logging(&self, logging: Logging) {
+        self.logging.store(logging.to_bits(), Relaxed);
     }
 
     /// Returns the right to change the slots, once no one else has it.
@@ -109,12 +131,38 @@ impl<'a> Update<'a> {
     pub(crate) fn plan(&self, region: &Region, owner: Owner) -> Result<(Change, Option<Next>)> {
         let slots = self.memory.snapshot();
         let limit = self.memory.gfn_limit;
-        let change = region.plan(&slots, owner, limit, access::user_range_ok)?;
+        let change = region.plan(
+            &slots,
+            owner,
+            limit,
+            self.memory.logging(),
+            access::user_range_ok,
+        )?;
         let Some((id, new)) = change.outcome() else {
             return Ok((change, None));
         };
         let slots = KBox::new(slots.with_change(id, new)?, GFP_KERNEL_ACCOUNT)?;
         Ok((change, Some(Next(slots))))
+    }
+
+    /// Returns the client's slot `id`, upper half included, that logs writes.
+    ///
+    /// `EINVAL` for what no slot's number can be, `ENOENT` for a slot that is not there or does not log.
+    pub(crate) fn logging_slot(&self, id: u32) -> Result<Arc<Slot>> {
+        self.logging_slot_from(id, 0)
+    }
+
+    /// As [`Self::logging_slot`], for the pages from `first` on: `EINVAL` also if that is not the first of
+    /// a word.
+    pub(crate) fn logging_slot_from(&self, id: u32, first: u64) -> Result<Arc<Slot>> {
+        let id = u16::try_from(id).map_err(|_| EINVAL)?;
+        if id >= USER_SLOTS || first % WORD_PAGES != 0 {
+            return Err(EINVAL);
+        }
+        let slots = self.memory.snapshot();
+        let slot = slots.by_id(slot::SlotId(id)).ok_or(ENOENT)?;
+        slot.log().ok_or(ENOENT)?;
+        Ok(slot.clone())
     }
 
     /// Makes `next` what everyone sees from now on. Does not sleep.

@@ -14,6 +14,7 @@
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
 //! | [`mmio`] | remembering where there is no memory |
 //! | [`age`] | telling the host which pages are used |
+//! | [`dirty`] | which pages were written |
 //! | [`fault`] | from a guest's fault to a mapping |
 //! | [`invalidation`] | what a fault must check because the host changes its own tables |
 //! | [`guest_walk`], [`guest_format`] | how the guest's own tables translate |
@@ -40,6 +41,7 @@
 
 mod age;
 mod direct;
+mod dirty;
 mod entry;
 mod ept;
 mod fault;
@@ -71,6 +73,7 @@ pub(crate) use tlb::RemoteFlush;
 use crate::{
     linux::mmu_notifier,
     memory::{
+        Change,
         GuestMemory,
         Owner,
         Region, //
@@ -299,6 +302,17 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.set_region(region, Owner::User))
     }
 
+    /// Gives the client the log of slot `id` as a bitmap at `to`; see [`dirty`].
+    pub(crate) fn dirty_log(&self, id: u32, to: usize) -> Result {
+        with_core!(self, core => core.dirty_log(id, to))
+    }
+
+    /// Takes marks out of the log of slot `id`: those of `pages` pages from `first` on that are set in
+    /// the client's bitmap at `from`.
+    pub(crate) fn clear_dirty_log(&self, id: u32, first: u64, pages: u32, from: usize) -> Result {
+        with_core!(self, core => core.clear_dirty_log(id, first, pages, from))
+    }
+
     /// Creates, moves, changes or deletes a slot that the client does not see in its numbers.
     ///
     /// As [`Self::set_region`], with slot numbers from [`crate::memory::USER_SLOTS`] on.
@@ -364,6 +378,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             self.direct.zap_range(&locked, stale);
         }
         self.direct.settle(locked, &*self.remote, true);
+        if let Change::Flags { new } = &change {
+            self.logging_changed(new);
+        }
         // Wait for accesses from the kernel through the old slots, still as the only updater: the
         // client may reuse the memory when this returns.
         drop(retired);

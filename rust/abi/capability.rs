@@ -91,6 +91,9 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         KVM_CAP_TSC_CONTROL | KVM_CAP_VM_TSC_CONTROL => {
             i32::from(tsc::can_scale(&hypervisor.capabilities))
         }
+        KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => {
+            (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET) as i32
+        }
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,

@@ -19,7 +19,10 @@ use crate::{
         },
         uaccess, //
     },
-    memory::Region,
+    memory::{
+        Logging,
+        Region, //
+    },
     vcpu::{
         interrupt::deliver::deliver,
         tsc::requested_khz, //
@@ -82,6 +85,19 @@ impl FileObject for VmFile {
                     userspace_addr: region.userspace_addr,
                 };
                 set_region(&vm, &smaller)
+            }
+            KVM_RS_IOCTL_GET_DIRTY_LOG => {
+                let log = command!(KVM_RS_IOCTL_GET_DIRTY_LOG: kvm_dirty_log).read(argument)?;
+                vm.mmu().dirty_log(log.slot, uaccess::dirty_bitmap(&log))?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_CLEAR_DIRTY_LOG => {
+                let log =
+                    command!(KVM_RS_IOCTL_CLEAR_DIRTY_LOG: kvm_clear_dirty_log).read(argument)?;
+                let bitmap = uaccess::cleared_bitmap(&log);
+                vm.mmu()
+                    .clear_dirty_log(log.slot, log.first_page, log.num_pages, bitmap)?;
+                Ok(0)
             }
             KVM_RS_IOCTL_ENABLE_CAP => enable(
                 &vm,
@@ -203,6 +219,19 @@ fn signal_msi(vm: &Vm, msi: &kvm_msi) -> Result<isize> {
     Ok(deliver(vm, &message, true).unwrap_or(0) as isize)
 }
 
+/// Returns what the argument of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 asks for.
+fn logging(argument: u64) -> Result<Logging> {
+    let logging = Logging {
+        manual: argument & u64::from(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) != 0,
+        initially_set: argument & u64::from(KVM_DIRTY_LOG_INITIALLY_SET) != 0,
+    };
+    let known = u64::from(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
+    if argument & !known != 0 || (logging.initially_set && !logging.manual) {
+        return Err(EINVAL);
+    }
+    Ok(logging)
+}
+
 /// Answers KVM_GET_CLOCK.
 fn clock_data(vm: &Vm) -> kvm_clock_data {
     let mut data: kvm_clock_data = uaccess::zeroed();
@@ -223,6 +252,7 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
     let [argument, ..] = capability.args;
     match capability.cap {
         KVM_CAP_SPLIT_IRQCHIP => vm.split_irqchip(argument)?,
+        KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => vm.memory().set_logging(logging(argument)?),
         KVM_CAP_EXCEPTION_PAYLOAD => vm.enable_exception_payloads(argument != 0),
         KVM_CAP_X86_TRIPLE_FAULT_EVENT => vm.enable_triple_fault_events(argument != 0),
         KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,

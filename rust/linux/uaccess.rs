@@ -35,12 +35,14 @@ plain!(
     u32,
     u64,
     [u8; 1024],
+    bindings::kvm_clear_dirty_log,
     bindings::kvm_clock_data,
     bindings::kvm_cpuid2,
     bindings::kvm_cpuid,
     bindings::kvm_cpuid_entry,
     bindings::kvm_debugregs,
     bindings::kvm_device_attr,
+    bindings::kvm_dirty_log,
     bindings::kvm_enable_cap,
     bindings::kvm_fpu,
     bindings::kvm_guest_debug,
@@ -65,6 +67,19 @@ plain!(
     bindings::kvm_xcrs,
     crate::x86::cpuid::CpuidEntry,
 );
+
+/// Returns the client's address of a bitmap for KVM_GET_DIRTY_LOG.
+pub(crate) fn dirty_bitmap(log: &bindings::kvm_dirty_log) -> usize {
+    // SAFETY: Both members of the union are 64-bit integers or addresses, of which every bit pattern is
+    // valid.
+    unsafe { log.__bindgen_anon_1.padding2 as usize }
+}
+
+/// Returns the client's address of a bitmap for KVM_CLEAR_DIRTY_LOG.
+pub(crate) fn cleared_bitmap(log: &bindings::kvm_clear_dirty_log) -> usize {
+    // SAFETY: As for `dirty_bitmap`.
+    unsafe { log.__bindgen_anon_1.padding2 as usize }
+}
 
 /// Returns a structure of zeroes.
 pub(crate) fn zeroed<T: Plain>() -> T {
@@ -122,10 +137,9 @@ pub(crate) fn read_list<T: Plain>(address: usize, count: usize) -> Result<KVVec<
 
 /// Copies structures to the client's `address`.
 pub(crate) fn write_list<T: Plain>(address: usize, list: &[T]) -> Result {
-    for (index, value) in list.iter().enumerate() {
-        write(element::<T>(address, index)?, value)?;
-    }
-    Ok(())
+    let bytes = core::ptr::slice_from_raw_parts(list.as_ptr().cast::<u8>(), size_of_val(list));
+    // SAFETY: They are the bytes of the list, and by the trait's requirement all are initialised.
+    write_bytes(address, unsafe { &*bytes })
 }
 
 /// Returns the address of an element of a list at `address`.

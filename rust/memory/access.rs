@@ -8,6 +8,7 @@
 
 use super::{
     GuestMemory,
+    Slot,
     Snapshot, //
 };
 use crate::{
@@ -71,7 +72,7 @@ impl GuestMemory {
         while !rest.is_empty() {
             let len = segment(gpa, rest.len());
             let (part, tail) = rest.split_at_mut_checked(len).ok_or(EFAULT)?;
-            let hva = locate(&slots, gpa, Direction::Read)?;
+            let (_, hva) = locate(&slots, gpa, Direction::Read)?;
             user_slice(hva, len).reader().read_slice(part)?;
             gpa = advance(gpa, len, tail.is_empty())?;
             rest = tail;
@@ -90,8 +91,11 @@ impl GuestMemory {
         while !rest.is_empty() {
             let len = segment(gpa, rest.len());
             let (part, tail) = rest.split_at_checked(len).ok_or(EFAULT)?;
-            let hva = locate(&slots, gpa, Direction::Write)?;
-            user_slice(hva, len).writer().write_slice(part)?;
+            let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
+            let result = user_slice(hva, len).writer().write_slice(part);
+            // Also of what failed, a part may have been written.
+            slot.mark_dirty(gpa.gfn());
+            result?;
             gpa = advance(gpa, len, tail.is_empty())?;
             rest = tail;
         }
@@ -119,13 +123,14 @@ impl GuestMemory {
         new: W,
     ) -> Result<core::result::Result<(), W>> {
         let slots = self.snapshot();
-        let hva = locate(&slots, gpa, Direction::Write)?;
+        let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
         // CAST: The kernel runs in 64-bit mode only.
         let address = hva.value() as usize;
         let mut found: u64 = old.into();
         // SAFETY: The function takes any address, and `found` is valid for reads and writes.
         let ret =
             unsafe { bindings::kvm_rs_cmpxchg_user(address, &mut found, new.into(), W::SIZE) };
+        slot.mark_dirty(gpa.gfn());
         match ret {
             0 => Ok(Ok(())),
             ret if ret > 0 => Ok(Err(W::truncate(found))),
@@ -162,13 +167,14 @@ fn advance(gpa: Gpa, len: usize, last: bool) -> Result<Gpa> {
     }
 }
 
-/// Returns where `gpa` is in the client's address space, `EFAULT` if there is no such memory.
-fn locate(slots: &Snapshot<'_>, gpa: Gpa, direction: Direction) -> Result<Hva> {
+/// Returns the slot of `gpa` and where that is in the client's address space, `EFAULT` if there is no
+/// such memory.
+fn locate<'a>(slots: &'a Snapshot<'_>, gpa: Gpa, direction: Direction) -> Result<(&'a Slot, Hva)> {
     let slot = slots.find(gpa.gfn()).ok_or(EFAULT)?;
     if direction == Direction::Write && slot.flags().read_only {
         return Err(EFAULT);
     }
-    slot.gpa_to_hva(gpa).ok_or(EFAULT)
+    Ok((slot, slot.gpa_to_hva(gpa).ok_or(EFAULT)?))
 }
 
 /// Returns the client's memory of `len` bytes at `hva`.

@@ -3,6 +3,10 @@
 //! What `KVM_SET_USER_MEMORY_REGION` asks for, and whether it may have it.
 
 use super::{
+    dirty::{
+        DirtyBitmap,
+        Logging, //
+    },
     slot::{
         GfnRange,
         Slot,
@@ -123,12 +127,14 @@ impl Region {
     /// Returns what the request amounts to on `slots`, where frames end at `gfn_limit` (exclusive).
     ///
     /// The rules, their order and the errors are those of KVM: `EINVAL` for what cannot be,
-    /// `EEXIST` for an overlap. `range_ok` tells whether the client can own a range of addresses.
+    /// `EEXIST` for an overlap, `ENOMEM`. `range_ok` tells whether the client can own a range of
+    /// addresses.
     pub(crate) fn plan(
         &self,
         slots: &Slots,
         owner: Owner,
         gfn_limit: Gfn,
+        logging: Logging,
         range_ok: impl FnOnce(Hva, u64) -> bool,
     ) -> Result<Change> {
         let flags = self.slot_flags()?;
@@ -150,7 +156,15 @@ impl Region {
         if pages == 0 {
             return old.map(|old| Change::Delete { old }).ok_or(EINVAL);
         }
-        let new = Slot::new(id, flags, self.gpa.gfn(), pages, self.hva).ok_or(EINVAL)?;
+        let mut new = Slot::new(id, flags, self.gpa.gfn(), pages, self.hva).ok_or(EINVAL)?;
+        if flags.log_dirty {
+            // A slot that moves takes its log along.
+            let log = old.as_ref().and_then(|old| old.log().cloned());
+            new.set_log(match log {
+                Some(log) => log,
+                None => DirtyBitmap::new(pages, logging.initially_set)?,
+            });
+        }
         let change = Self::compare(old, Arc::new(new, GFP_KERNEL_ACCOUNT)?)?;
         if let Change::Create { new } | Change::Move { new, .. } = &change {
             if slots.overlaps(new.gfns(), id) {
@@ -185,8 +199,7 @@ impl Region {
 
     /// Returns the flags, `EINVAL` if there is one that is not known or not offered.
     fn slot_flags(&self) -> Result<SlotFlags> {
-        // Dirty logging is refused until it works.
-        if self.flags & !READONLY != 0 {
+        if self.flags & !(READONLY | LOG_DIRTY_PAGES) != 0 {
             return Err(EINVAL);
         }
         Ok(SlotFlags {
@@ -227,10 +240,17 @@ mod tests {
     }
 
     fn plan(slots: &Slots, region: Region) -> Result<Change> {
-        region.plan(slots, Owner::User, Gfn::new(1 << 27), |hva, size| {
-            hva.checked_add(size)
-                .is_some_and(|end| end.value() <= 1 << 47)
-        })
+        let logging = Logging::default();
+        region.plan(
+            slots,
+            Owner::User,
+            Gfn::new(1 << 27),
+            logging,
+            |hva, size| {
+                hva.checked_add(size)
+                    .is_some_and(|end| end.value() <= 1 << 47)
+            },
+        )
     }
 
     fn one() -> Slots {
@@ -249,6 +269,7 @@ mod tests {
             region(0, 0, 0, PAGE + 1, 0),
             region(0, 0, 1, PAGE, 0),
             region(0, 0, 0, PAGE, 1),
+            region(0, 1 << 2, 0, PAGE, 0),
             region(0, 1 << 3, 0, PAGE, 0),
             region(0, 1 << 31, 0, PAGE, 0),
             region(u32::from(USER_SLOTS), 0, 0, PAGE, 0),
@@ -312,7 +333,13 @@ mod tests {
         let slots = Slots::new();
         let ask = |slot: u16, owner| {
             region(u32::from(slot), 0, 0, PAGE, 0)
-                .plan(&slots, owner, Gfn::new(1 << 27), |_, _| true)
+                .plan(
+                    &slots,
+                    owner,
+                    Gfn::new(1 << 27),
+                    Logging::default(),
+                    |_, _| true,
+                )
                 .is_ok()
         };
         assert!(ask(USER_SLOTS, Owner::Internal));

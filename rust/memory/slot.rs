@@ -2,6 +2,7 @@
 
 //! Slots: pieces of guest-physical memory, each backed by a piece of the client's address space.
 
+use super::dirty::DirtyBitmap;
 use crate::x86::addr::{
     Gfn,
     Gpa,
@@ -49,6 +50,7 @@ pub(crate) struct Slot {
     base: Gfn,
     pages: u64,
     hva: Hva,
+    log: Option<DirtyBitmap>,
 }
 
 impl Slot {
@@ -74,7 +76,25 @@ impl Slot {
             base,
             pages,
             hva,
+            log: None,
         })
+    }
+
+    /// Gives the slot a log of as many pages.
+    pub(super) fn set_log(&mut self, log: DirtyBitmap) {
+        self.log = Some(log);
+    }
+
+    /// Returns which pages were written, if the slot keeps that.
+    pub(crate) fn log(&self) -> Option<&DirtyBitmap> {
+        self.log.as_ref()
+    }
+
+    /// Records that the page of `gfn` was written, where the slot keeps that.
+    pub(crate) fn mark_dirty(&self, gfn: Gfn) {
+        if let Some(log) = &self.log {
+            log.mark(gfn.value().wrapping_sub(self.base.value()));
+        }
     }
 
     /// Returns the slot's number.

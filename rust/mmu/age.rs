@@ -128,6 +128,7 @@ mod tests {
             leaf: Leaf {
                 pfn: Pfn::new((gfn + 0x10_0000) & !(level.pages() - 1)),
                 access: need,
+                host_writable: need.write,
                 memory_type: MemoryType::WriteBack,
                 accessed: true,
                 dirty: false,
@@ -227,6 +228,7 @@ mod tests {
     fn old_entries_without_accessed_bits_are_not_present() {
         let leaf = Leaf {
             pfn: Pfn::new(0x12345),
+            host_writable: true,
             access: Access::READ_EXECUTE,
             memory_type: MemoryType::WriteBack,
             accessed: false,

@@ -29,7 +29,8 @@ use super::{
         Raced,
         Seen,
         Shared,
-        Table, //
+        Table,
+        TableRef, //
     },
     tlb::{
         Flushed,
@@ -79,6 +80,11 @@ impl Mapping {
     /// Returns the host frame that `leaf` of size `level` has for the guest's frame.
     fn pfn_in(&self, leaf: &Leaf, level: Level) -> Pfn {
         Pfn::new(leaf.pfn.value() | level.offset(self.gfn.value()))
+    }
+
+    /// Returns how many tables there are between an entry of `level` and the mapping's.
+    fn tables_below(&self, level: Level) -> usize {
+        usize::from(level.number().saturating_sub(self.level.number()))
     }
 
     /// Returns whether `leaf` of size `level` maps the guest's frame to the same host frame.
@@ -202,10 +208,24 @@ impl<F: EntryFormat> DirectMmu<F> {
                         return Self::make_young(&entry, seen, &old);
                     }
                     if level != mapping.level {
-                        return Outcome::NeedExclusive;
+                        let Some(table) = stock.take() else {
+                            return Outcome::NeedTables(mapping.tables_below(level));
+                        };
+                        match self.split(&entry, seen, &old, table) {
+                            Ok(table) => walk.enter(table),
+                            Err(table) => {
+                                stock.give_back(table);
+                                return Outcome::Raced;
+                            }
+                        }
+                        continue;
                     }
+                    // Nothing that is known of the page's use gets lost.
                     let leaf = Leaf {
                         access: old.access.union(mapping.leaf.access),
+                        host_writable: old.host_writable || mapping.leaf.host_writable,
+                        accessed: old.accessed || mapping.leaf.accessed,
+                        dirty: old.dirty || mapping.leaf.dirty,
                         ..mapping.leaf
                     };
                     return match entry.install(seen, &leaf) {
@@ -228,8 +248,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                 Content::Mmio => return Outcome::NeedExclusive,
                 Content::Empty => {
                     let Some(table) = stock.take() else {
-                        let missing = level.number().saturating_sub(mapping.level.number());
-                        return Outcome::NeedTables(usize::from(missing));
+                        return Outcome::NeedTables(mapping.tables_below(level));
                     };
                     match entry.link(seen, table) {
                         Ok(table) => walk.enter(table),
@@ -258,6 +277,20 @@ impl<F: EntryFormat> DirectMmu<F> {
             Ok(()) => Outcome::Mapped,
             Err(Raced) => Outcome::Raced,
         }
+    }
+
+    /// Replaces a leaf by a table of smaller ones that say the same. Nothing is to be flushed.
+    pub(crate) fn split<'g, G: Locked<F>>(
+        &self,
+        entry: &EntryRef<'g, F, G>,
+        seen: Seen,
+        leaf: &Leaf,
+        table: Table<F>,
+    ) -> Result<TableRef<'g, F, G>, Table<F>> {
+        let table = entry.split(seen, leaf, table)?;
+        self.stats.count_split(entry.level());
+        ALL_VMS.count_split(entry.level());
+        Ok(table)
     }
 
     /// Takes out whatever keeps `mapping` from its place.

@@ -64,6 +64,9 @@ pub(crate) struct Leaf {
     pub(crate) pfn: Pfn,
     /// What the guest may do.
     pub(crate) access: Access,
+    /// The client may write the page as it is mapped now, so the guest may be let write it too. It is
+    /// not while its writes are watched.
+    pub(crate) host_writable: bool,
     /// How the page is cached.
     pub(crate) memory_type: MemoryType,
     /// The page was used since this was last cleared.
@@ -117,6 +120,9 @@ pub(crate) trait EntryFormat: Send + Sync + 'static {
 
 /// Bits 51 to 12 of an entry: where the page or table is, in every format.
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// [`Leaf::host_writable`]. Processors ignore this bit in every format.
+pub(super) const HOST_WRITABLE: u64 = bit(11);
 
 /// Returns bit `n`.
 pub(super) const fn bit(n: u32) -> u64 {

@@ -10,7 +10,8 @@ use super::{
         EntryFormat,
         Leaf,
         MemoryType,
-        ADDRESS, //
+        ADDRESS,
+        HOST_WRITABLE, //
     },
     level::Level,
 };
@@ -100,6 +101,9 @@ impl EntryFormat for Ept {
             MemoryType::GuestPat => TYPE_WRITE_BACK << TYPE_SHIFT,
             MemoryType::Uncached => TYPE_UNCACHED << TYPE_SHIFT,
         };
+        if leaf.host_writable {
+            bits |= HOST_WRITABLE;
+        }
         if level != Level::Page4K {
             bits |= LARGE;
         }
@@ -134,6 +138,7 @@ impl EntryFormat for Ept {
                 write: rights & WRITE != 0,
                 execute: rights & EXECUTE != 0,
             },
+            host_writable: bits & HOST_WRITABLE != 0,
             memory_type: match (bits & TYPE_MASK) >> TYPE_SHIFT {
                 TYPE_WRITE_BACK if bits & IGNORE_PAT != 0 => MemoryType::WriteBack,
                 TYPE_WRITE_BACK => MemoryType::GuestPat,

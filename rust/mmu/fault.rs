@@ -64,6 +64,15 @@ impl FaultAccess {
             execute,
         }
     }
+
+    /// Returns what an entry must allow for this.
+    fn needs(self) -> Access {
+        Access {
+            read: self.read,
+            write: self.write,
+            execute: self.execute,
+        }
+    }
 }
 
 /// What became of a fault.
@@ -132,6 +141,14 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 return Ok((Resolved::ReadOnlySlot, Level::Page4K));
             }
 
+            if access.write && slot.log().is_some() {
+                match self.fault_on_armed(&slot, gfn, hva, access.needs(), sample) {
+                    Some(Outcome::Mapped) => return Ok((Resolved::Mapped, Level::Page4K)),
+                    Some(Outcome::Spurious) => return Ok((Resolved::Spurious, Level::Page4K)),
+                    _ => {}
+                }
+            }
+
             let page = match UserPage::lookup(hva, access.write, !slot.flags().read_only) {
                 Ok(page) => page,
                 Err(LookupError::Fault) => return Err(EFAULT),
@@ -191,14 +208,17 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         mapping: &Mapping,
         stock: &mut TableStock<F>,
     ) -> Option<Outcome> {
-        if self.is_stale(found, mapping.level) {
+        if self.is_stale(found.sample, found.hva, mapping.level) {
             return None;
         }
         let outcome = self.direct.map(locked, mapping, stock);
         if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {
             // Under the lock, so that no change of the host's tables completes before the page is
-            // marked.
-            found.page.mark_used(mapping.leaf.access.write);
+            // marked. Write access may come later without a look at the page.
+            found.page.mark_used(mapping.leaf.host_writable);
+            if mapping.leaf.access.write {
+                found.slot.mark_dirty(mapping.gfn);
+            }
         }
         Some(outcome)
     }
@@ -207,26 +227,28 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// page of which only a part may stay.
     fn clear_way(&self, found: &Found, mapping: &Mapping) {
         let locked = self.direct.exclude();
-        if !self.is_stale(found, mapping.level) {
+        if !self.is_stale(found.sample, found.hva, mapping.level) {
             self.direct.clear_way(&locked, mapping);
         }
         self.direct.settle(locked, &*self.remote, true);
     }
 
-    /// Returns whether the host may have changed what was found. To be asked under the tables' lock.
-    fn is_stale(&self, found: &Found, level: Level) -> bool {
+    /// Returns whether the host may have changed what was found since `sample` for the page of size
+    /// `level` around `hva`. To be asked under the tables' lock.
+    pub(super) fn is_stale(&self, sample: Sample, hva: Hva, level: Level) -> bool {
         let size = level.bytes();
-        let start = found.hva.value() & !(size.wrapping_sub(1));
+        let start = hva.value() & !(size.wrapping_sub(1));
         let end = start.saturating_add(size);
         self.invalidation
-            .must_retry(found.sample, Hva::new(start), Hva::new(end))
+            .must_retry(sample, Hva::new(start), Hva::new(end))
     }
 
     /// Returns how the found page is to be mapped.
     fn mapping(&self, found: &Found, access: FaultAccess) -> Mapping {
         let level = self.level(found);
         let pfn = found.page.pfn().value();
-        let write = found.page.is_writable() && !found.slot.flags().read_only;
+        let host_writable = found.page.is_writable() && !found.slot.flags().read_only;
+        let write = host_writable && (access.write || !found.slot.flags().log_dirty);
         let memory_type = MemoryType::of(found.page.is_mmio(), self.memory_types());
         Mapping {
             gfn: found.gfn,
@@ -238,21 +260,21 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 } else {
                     Access::READ_EXECUTE
                 },
+                host_writable,
                 memory_type,
                 // The guest is about to use it, so spare the processor the work.
                 accessed: true,
                 dirty: write,
             },
-            need: Access {
-                read: access.read,
-                write: access.write,
-                execute: access.execute,
-            },
+            need: access.needs(),
         }
     }
 
     /// Returns the largest size that the slot, the alignment and the host's own tables allow.
     fn level(&self, found: &Found) -> Level {
+        if found.slot.flags().log_dirty {
+            return Level::Page4K;
+        }
         let fits = |level: Level| {
             self.sizes.allow(level)
                 && found.slot.fits_block(found.gfn, level.pages())

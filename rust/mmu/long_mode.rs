@@ -10,7 +10,8 @@ use super::{
         EntryFormat,
         Leaf,
         MemoryType,
-        ADDRESS, //
+        ADDRESS,
+        HOST_WRITABLE, //
     },
     level::Level,
 };
@@ -48,6 +49,9 @@ impl EntryFormat for LongMode {
         if leaf.memory_type == MemoryType::Uncached {
             bits |= CACHE_DISABLE | WRITE_THROUGH;
         }
+        if leaf.host_writable {
+            bits |= HOST_WRITABLE;
+        }
         if level != Level::Page4K {
             bits |= LARGE;
         }
@@ -78,6 +82,7 @@ impl EntryFormat for LongMode {
                 write: bits & WRITE != 0,
                 execute: bits & NO_EXECUTE == 0,
             },
+            host_writable: bits & HOST_WRITABLE != 0,
             memory_type: if bits & CACHE_DISABLE != 0 {
                 MemoryType::Uncached
             } else {
@@ -100,7 +105,7 @@ mod tests {
     /// All leaves that a format can tell apart.
     fn leaves(mut check: impl FnMut(Leaf, Level)) {
         for level in Level::SIZES {
-            for n in 0..32_u32 {
+            for n in 0..64_u32 {
                 let on = |at: u32| n & (1 << at) != 0;
                 check(
                     Leaf {
@@ -115,6 +120,7 @@ mod tests {
                         } else {
                             MemoryType::Uncached
                         },
+                        host_writable: on(5),
                         accessed: on(3),
                         dirty: on(4),
                     },
@@ -168,15 +174,17 @@ mod tests {
         let leaf = Leaf {
             pfn: Pfn::new(0x12345),
             access: Access::ALL,
+            host_writable: true,
             memory_type: MemoryType::WriteBack,
             accessed: true,
             dirty: true,
         };
         let bits = Ept::leaf(EptVariant { a_d: true }, &leaf, Level::Page4K);
-        assert_eq!(bits, 0x1234_5377);
+        assert_eq!(bits, 0x1234_5b77);
         let leaf = Leaf {
             pfn: Pfn::new(0x200),
             access: Access::READ_EXECUTE,
+            host_writable: false,
             memory_type: MemoryType::Uncached,
             ..leaf
         };

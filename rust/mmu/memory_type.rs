@@ -80,6 +80,7 @@ mod tests {
         for (is_mmio, policy, expected) in table {
             for level in Level::SIZES {
                 let leaf = Leaf {
+                    host_writable: true,
                     pfn: Pfn::new(1 << 18),
                     access: Access::ALL,
                     memory_type: MemoryType::of(is_mmio, policy),

@@ -2,7 +2,10 @@
 
 //! How many entries of each size are, and ever were, in the tables.
 
-use super::level::Level;
+use super::level::{
+    Level,
+    ENTRIES, //
+};
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -66,6 +69,18 @@ impl PageStats {
         one.add(level, 1);
         Self::change(&self.mapped, one, u64::wrapping_add);
         Self::change(&self.ever, one, u64::wrapping_add);
+    }
+
+    /// Counts an entry of size `level` that was replaced by a table of those of the size below.
+    pub(super) fn count_split(&self, level: Level) {
+        let (mut one, mut many) = (PageCounts::default(), PageCounts::default());
+        one.add(level, 1);
+        if let Some(below) = level.below() {
+            many.add(below, ENTRIES as u64);
+        }
+        Self::change(&self.mapped, many, u64::wrapping_add);
+        Self::change(&self.ever, many, u64::wrapping_add);
+        Self::change(&self.mapped, one, u64::wrapping_sub);
     }
 
     /// Counts entries that were taken out of tables.

@@ -23,7 +23,10 @@ use super::{
         ENTRIES, //
     },
     stats::PageCounts,
-    tlb::FlushOwed,
+    tlb::{
+        FlushOwed,
+        RestrictionOwed, //
+    },
 };
 use crate::{
     bindings,
@@ -34,7 +37,8 @@ use crate::{
     },
     x86::addr::{
         Gfn,
-        Hpa, //
+        Hpa,
+        Pfn, //
     },
 };
 use kernel::{
@@ -94,6 +98,14 @@ impl<F: EntryFormat> Table<F> {
             entries,
             _format: PhantomData,
         })
+    }
+
+    /// Sets the entries in order to what `next` returns, which must not be tables.
+    fn fill(&self, mut next: impl FnMut() -> u64) {
+        // SAFETY: The table owns its page, and all its bytes are initialised.
+        for entry in unsafe { self.entries.as_ref() } {
+            entry.store(next(), Relaxed);
+        }
     }
 
     /// Returns the table's physical address.
@@ -220,6 +232,7 @@ impl<F: EntryFormat> PageTable<F> {
     pub(crate) fn exclude(&self) -> Exclusive<'_, F> {
         Exclusive {
             owed: Cell::new(false),
+            restricted: Cell::new(false),
             counts: Cell::new(PageCounts::default()),
             detached: Cell::new(Detached::new()),
             _guard: self.lock.write(),
@@ -281,6 +294,7 @@ impl<F: EntryFormat> Locked<F> for Shared<'_, F> {
 /// Collects what is taken out, until [`Exclusive::owed`] asks for it.
 pub(crate) struct Exclusive<'a, F: EntryFormat> {
     owed: Cell<bool>,
+    restricted: Cell<bool>,
     counts: Cell<PageCounts>,
     detached: Cell<Detached<F>>,
     _guard: WriteGuard<'a>,
@@ -288,22 +302,28 @@ pub(crate) struct Exclusive<'a, F: EntryFormat> {
 }
 
 impl<F: EntryFormat> Exclusive<'_, F> {
-    /// Returns the debt for all that was taken out since this was last asked.
+    /// Returns the debt for all that was taken out or restricted since this was last asked.
     ///
     /// The exclusive reference means that nobody looks at a table that was taken out.
     pub(crate) fn owed(&mut self) -> FlushOwed<F> {
         FlushOwed::new(
-            self.owed.replace(false),
+            self.owed.replace(false) | self.restricted.replace(false),
             self.counts.take(),
             self.detached.replace(Detached::new()),
         )
+    }
+
+    /// Returns the debt for what was only restricted since this or [`Self::owed`] was last asked. It
+    /// may be paid without the lock.
+    pub(crate) fn restricted(&self) -> RestrictionOwed {
+        RestrictionOwed::new(self.restricted.replace(false))
     }
 }
 
 impl<F: EntryFormat> Drop for Exclusive<'_, F> {
     fn drop(&mut self) {
         // Someone took entries out and did not ask for the debt.
-        kernel::warn_on!(self.owed.get());
+        kernel::warn_on!(self.owed.get() || self.restricted.get());
     }
 }
 
@@ -479,6 +499,45 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         }
     }
 
+    /// Puts `table` in the place of the leaf seen, filled with leaves like `small` for the pages of
+    /// which that consisted, and returns it as part of the tree; gives it back if the entry changed.
+    ///
+    /// The first of the pages is that of `small`, which must not allow less than the leaf seen.
+    pub(crate) fn split(
+        &self,
+        seen: Seen,
+        small: &Leaf,
+        table: Table<F>,
+    ) -> Result<TableRef<'g, F, G>, Table<F>> {
+        let hpa = table.hpa();
+        let bits = F::table(hpa, self.level);
+        let Some(below) = self.level.below() else {
+            return Err(table);
+        };
+        let is_table = matches!(F::decode(bits, self.level), Entry::Table(to) if to == hpa);
+        let was_leaf = matches!(F::decode(seen.0, self.level), Entry::Leaf(_));
+        if kernel::warn_on!(!is_table || !was_leaf) {
+            return Err(table);
+        }
+        let mut frame = small.pfn.value();
+        table.fill(|| {
+            let pfn = Pfn::new(frame);
+            frame = frame.wrapping_add(below.pages());
+            F::leaf(self.guard.tree().variant, &Leaf { pfn, ..*small }, below)
+        });
+        // INVARIANT: As in `link`; the entries of the table are leaves.
+        match self.exchange(seen, bits) {
+            Ok(()) => {
+                core::mem::forget(table);
+                Ok(self.child(hpa, below))
+            }
+            Err(Raced) => {
+                table.fill(|| 0);
+                Err(table)
+            }
+        }
+    }
+
     fn exchange(&self, seen: Seen, bits: u64) -> Result<(), Raced> {
         match self.bits.cmpxchg(seen.0, bits, Full) {
             Ok(_) => Ok(()),
@@ -488,6 +547,14 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
 }
 
 impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
+    /// Puts `leaf` in the place of the one seen, of which it allows or tells less. The flush becomes a
+    /// debt of the guard.
+    pub(crate) fn restrict(&self, seen: Seen, leaf: &Leaf) -> Result<(), Raced> {
+        self.install(seen, leaf)?;
+        self.guard.restricted.set(true);
+        Ok(())
+    }
+
     /// Empties the entry; what it held becomes a debt of the guard.
     pub(crate) fn take_out(&self) {
         // Only the processor changes the entry meanwhile, and only its accessed and dirty bits.

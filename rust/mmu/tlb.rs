@@ -62,6 +62,36 @@ impl<F: EntryFormat> FlushOwed<F> {
     }
 }
 
+/// The debt of having made entries allow less, or having cleared what they told: processors may still
+/// write without our knowing.
+///
+/// It may be paid after the lock is released. Until then nobody may rely on a page not being written
+/// because its entry forbids it; whoever takes the entry out flushes anyway.
+#[must_use = "processors may still write by the entries as they were"]
+pub(crate) struct RestrictionOwed(bool);
+
+impl RestrictionOwed {
+    /// No debt.
+    pub(crate) const NONE: Self = Self(false);
+
+    /// Returns a debt, if there is one.
+    pub(super) fn new(owed: bool) -> Self {
+        Self(owed)
+    }
+
+    /// Adds another debt to this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Pays the debt.
+    pub(crate) fn pay(self, remote: &impl RemoteFlush) {
+        if self.0 {
+            remote.flush_remote();
+        }
+    }
+}
+
 /// What is left of a paid debt: tables to free, best done without a lock.
 #[must_use = "the tables are freed by `release`"]
 pub(crate) struct Flushed<F: EntryFormat> {

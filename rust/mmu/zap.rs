@@ -114,6 +114,7 @@ mod tests {
             leaf: Leaf {
                 pfn: Pfn::new(pfn & !(level.pages() - 1)),
                 access,
+                host_writable: access.write,
                 memory_type: MemoryType::WriteBack,
                 accessed: true,
                 dirty: false,

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Dirty logging: which pages were written since the client last asked.
+//!
+//! A page is **armed** when its next write will be noticed: its entry does not allow to write. The
+//! fault of that write disarms the page, and marks it in the log of its slot, under the tables' lock;
+//! asking for the log takes marks out and arms their pages again.
+//!
+//! # Why no write is lost
+//!
+//! Taking marks and arming pages excludes faults, so a page that can be written without a fault is
+//! marked, or was when its mark was last taken. In between processors may still have the old
+//! translation: they forget it before the client is answered, so what they wrote until then is there
+//! when the client looks at the memory.
+//!
+//! Pages are armed and watched one by one, so a slot that logs is not mapped in larger pages. Those
+//! that it had when it began are armed as a whole, and split by the first write.
+
+use super::{
+    direct::{
+        DirectMmu,
+        Outcome, //
+    },
+    entry::{
+        Access,
+        EntryFormat,
+        Leaf, //
+    },
+    invalidation::Sample,
+    level::Level,
+    table::{
+        Content,
+        EntryRef,
+        Exclusive,
+        Locked,
+        Raced, //
+    },
+    tlb::{
+        RemoteFlush,
+        RestrictionOwed, //
+    },
+    walk::Walk,
+    Core, //
+};
+use crate::{
+    linux::{
+        uaccess,
+        user_page, //
+    },
+    memory::{
+        GfnRange,
+        Slot,
+        WORD_PAGES, //
+    },
+    x86::addr::{
+        Gfn,
+        Hva, //
+    },
+};
+use kernel::prelude::*;
+
+/// Words of a log that are copied, and pages of a slot that are armed, under the lock at once.
+const CHUNK_WORDS: usize = 512;
+const CHUNK_PAGES: u64 = CHUNK_WORDS as u64 * WORD_PAGES;
+
+impl<F: EntryFormat> DirectMmu<F> {
+    /// Arms the pages `first + n` for all `n` whose bit is set in `mask`.
+    fn arm_masked(&self, locked: &Exclusive<'_, F>, first: Gfn, mask: u64) {
+        let mut rest = mask;
+        while rest != 0 {
+            let at = |rest: u64| {
+                let n = u64::from(rest.trailing_zeros());
+                Gfn::new(first.value().wrapping_add(n))
+            };
+            let gfn = at(rest);
+            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
+                return;
+            };
+            let level = step.entry.level();
+            let end = level.align(gfn).value().saturating_add(level.pages());
+            match step.content {
+                Content::Table(table) => {
+                    while rest != 0 && at(rest).value() < end {
+                        if let Some(entry) = table.entry(at(rest)) {
+                            arm(&entry);
+                        }
+                        rest &= rest.wrapping_sub(1);
+                    }
+                }
+                content => {
+                    if matches!(content, Content::Leaf(_)) {
+                        arm(&step.entry);
+                    }
+                    // All other bits of this entry's pages are dealt with.
+                    let done = end.saturating_sub(first.value());
+                    let keep = u32::try_from(done)
+                        .ok()
+                        .and_then(|n| u64::MAX.checked_shl(n));
+                    rest &= keep.unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    /// Arms all pages of `range`, and larger ones that share a frame with it.
+    fn arm_range(&self, locked: &Exclusive<'_, F>, range: GfnRange) {
+        let mut gfn = range.start;
+        while gfn < range.end {
+            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
+                return;
+            };
+            let level = step.entry.level();
+            let end = level.align(gfn).value().saturating_add(level.pages());
+            match step.content {
+                Content::Empty | Content::Mmio => {}
+                Content::Leaf(_) => arm(&step.entry),
+                Content::Table(table) => {
+                    for frame in gfn.value()..end.min(range.end.value()) {
+                        if let Some(entry) = table.entry(Gfn::new(frame)) {
+                            arm(&entry);
+                        }
+                    }
+                }
+            }
+            gfn = Gfn::new(end);
+        }
+    }
+
+    /// Lets the guest write `gfn` if the client could, as far as the tables tell; `None` if they do not.
+    fn disarm<G: Locked<F>>(&self, locked: &G, gfn: Gfn, need: Access) -> Option<Outcome> {
+        let step = Walk::new(locked, gfn).last(Level::Page4K)?;
+        let Content::Leaf(old) = step.content else {
+            return None;
+        };
+        let leaf = Leaf {
+            access: Access {
+                write: true,
+                ..old.access
+            },
+            accessed: true,
+            dirty: true,
+            ..old
+        };
+        if step.entry.level() != Level::Page4K || !old.host_writable || !leaf.access.includes(need)
+        {
+            return None;
+        }
+        if old.access.write && old.accessed {
+            return Some(Outcome::Spurious);
+        }
+        Some(match step.entry.install(step.seen, &leaf) {
+            Ok(()) => Outcome::Mapped,
+            Err(Raced) => Outcome::Raced,
+        })
+    }
+
+    /// Takes out the tables of `range` in whose place `could_be_larger` expects a larger page.
+    fn zap_small(
+        &self,
+        locked: &Exclusive<'_, F>,
+        range: GfnRange,
+        could_be_larger: impl Fn(Gfn, Level) -> bool,
+    ) {
+        let mut gfn = range.start;
+        while gfn < range.end {
+            let mut walk = Walk::new(locked, gfn);
+            let mut pages = 1;
+            while let Some(step) = walk.next() {
+                let level = step.entry.level();
+                pages = level.pages();
+                if let Content::Table(table) = step.content {
+                    if could_be_larger(gfn, level) {
+                        step.entry.take_out();
+                    } else if level > Level::Page2M {
+                        walk.enter(table);
+                    }
+                }
+            }
+            let end = (gfn.value() | pages.wrapping_sub(1)).saturating_add(1);
+            gfn = Gfn::new(end);
+        }
+    }
+}
+
+/// Has the next write by way of `entry` noticed.
+fn arm<F: EntryFormat>(entry: &EntryRef<'_, F, Exclusive<'_, F>>) {
+    loop {
+        let (seen, Content::Leaf(old)) = entry.load() else {
+            return;
+        };
+        if !old.access.write {
+            return;
+        }
+        let leaf = Leaf {
+            access: Access {
+                write: false,
+                ..old.access
+            },
+            ..old
+        };
+        // Only the processor interferes, by setting a bit.
+        if entry.restrict(seen, &leaf).is_ok() {
+            return;
+        }
+    }
+}
+
+impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
+    /// Gives the client the log of slot `id` as a bitmap at `to`.
+    ///
+    /// Unless the client clears the log itself, this takes the marks out. `EINVAL` for a number that no
+    /// slot has, `ENOENT` if the slot is not there or does not log, `EFAULT`. Marks that could not be
+    /// copied are gone. Sleeps.
+    pub(super) fn dirty_log(&self, id: u32, to: usize) -> Result {
+        let update = self.memory.update();
+        let slot = update.logging_slot(id)?;
+        let log = slot.log().ok_or(ENOENT)?;
+        let manual = self.memory.logging().manual;
+        let mut words = KVec::with_capacity(CHUNK_WORDS.min(log.len()), GFP_KERNEL_ACCOUNT)?;
+        let mut owed = RestrictionOwed::NONE;
+        let mut result = Ok(());
+        for first in (0..log.len()).step_by(CHUNK_WORDS) {
+            words.clear();
+            let chunk = log.words(first).take(CHUNK_WORDS);
+            if manual {
+                for word in chunk {
+                    // There is room.
+                    let _ = words.push_within_capacity(word.get());
+                }
+            } else {
+                let mut gfn = word_gfn(&slot, first);
+                let locked = self.direct.exclude();
+                for word in chunk {
+                    let mask = word.take();
+                    if mask != 0 {
+                        self.direct.arm_masked(&locked, gfn, mask);
+                    }
+                    let _ = words.push_within_capacity(mask);
+                    gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
+                }
+                owed.add(locked.restricted());
+            }
+            result = uaccess::write_list(word_address(to, first), &words);
+            if result.is_err() {
+                break;
+            }
+            user_page::cond_resched();
+        }
+        owed.pay(&*self.remote);
+        result
+    }
+
+    /// Takes those marks out of the log of slot `id` that are set in the client's bitmap at `from`,
+    /// which is about `pages` pages from `first` on.
+    ///
+    /// Fails as [`Self::dirty_log`], and with `EINVAL` if the range is not of whole words or not in the
+    /// slot. Sleeps.
+    pub(super) fn clear_dirty_log(&self, id: u32, first: u64, pages: u32, from: usize) -> Result {
+        let update = self.memory.update();
+        let slot = update.logging_slot_from(id, first)?;
+        let log = slot.log().ok_or(ENOENT)?;
+        let pages = u64::from(pages);
+        let rest = slot.pages().checked_sub(first).ok_or(EINVAL)?;
+        if pages > rest || (pages < rest && pages % WORD_PAGES != 0) {
+            return Err(EINVAL);
+        }
+        let start = usize::try_from(first / WORD_PAGES)?;
+        let count = usize::try_from(pages.div_ceil(WORD_PAGES))?;
+        let mut owed = RestrictionOwed::NONE;
+        let mut result = Ok(());
+        for done in (0..count).step_by(CHUNK_WORDS) {
+            let here = CHUNK_WORDS.min(count.saturating_sub(done));
+            let masks = match uaccess::read_list::<u64>(word_address(from, done), here) {
+                Ok(masks) => masks,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            };
+            let index = start.saturating_add(done);
+            let mut gfn = word_gfn(&slot, index);
+            let locked = self.direct.exclude();
+            for (word, mask) in log.words(index).zip(masks) {
+                let mask = word.take_masked(mask);
+                if mask != 0 {
+                    self.direct.arm_masked(&locked, gfn, mask);
+                }
+                gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
+            }
+            owed.add(locked.restricted());
+            drop(locked);
+            user_page::cond_resched();
+        }
+        owed.pay(&*self.remote);
+        result
+    }
+
+    /// Lets the guest go on that wrote an armed page, without asking the host for the page again.
+    ///
+    /// Sound without a look at the host's tables: a page that the client may not write any more is
+    /// taken out of ours before it may not, so the entry could as well have been disarmed before.
+    /// `None` if there is no such entry.
+    pub(super) fn fault_on_armed(
+        &self,
+        slot: &Slot,
+        gfn: Gfn,
+        hva: Hva,
+        need: Access,
+        sample: Sample,
+    ) -> Option<Outcome> {
+        let locked = self.direct.share();
+        // The log must be that of the slot as it is now.
+        if self.is_stale(sample, hva, Level::Page4K) {
+            return None;
+        }
+        let outcome = self.direct.disarm(&locked, gfn, need)?;
+        slot.mark_dirty(gfn);
+        Some(outcome)
+    }
+
+    /// Does what a change of a slot's flags asks for, which is to begin or end its log, once it is published. The caller is the only
+    /// updater of the slots, and runs in their address space.
+    pub(super) fn logging_changed(&self, new: &Slot) {
+        if new.flags().read_only {
+            return;
+        }
+        if !new.flags().log_dirty {
+            self.rejoin(new);
+        } else if !self.memory.logging().initially_set {
+            self.start_log(new);
+        }
+    }
+
+    /// Arms all pages of the slot.
+    fn start_log(&self, slot: &Slot) {
+        let mut owed = RestrictionOwed::NONE;
+        for range in chunks(slot.gfns()) {
+            let locked = self.direct.exclude();
+            self.direct.arm_range(&locked, range);
+            owed.add(locked.restricted());
+            drop(locked);
+            user_page::cond_resched();
+        }
+        owed.pay(&*self.remote);
+    }
+
+    /// Takes small pages out where the host has larger ones, so that the next fault maps these.
+    fn rejoin(&self, slot: &Slot) {
+        for range in chunks(slot.gfns()) {
+            let locked = self.direct.exclude();
+            self.direct.zap_small(&locked, range, |gfn, level| {
+                let host = || {
+                    slot.gfn_to_hva(gfn)
+                        .map_or(1, user_page::host_mapping_level)
+                };
+                self.sizes.allow(level)
+                    && slot.fits_block(gfn, level.pages())
+                    && host() >= level.number()
+            });
+            self.direct.settle(locked, &*self.remote, true);
+        }
+    }
+}
+
+/// Returns the frame of the first page of word `index` of the slot's log.
+fn word_gfn(slot: &Slot, index: usize) -> Gfn {
+    let pages = (index as u64).wrapping_mul(WORD_PAGES);
+    Gfn::new(slot.base().value().wrapping_add(pages))
+}
+
+/// Returns the client's address of word `index` of its bitmap at `bitmap`.
+fn word_address(bitmap: usize, index: usize) -> usize {
+    // An address that wraps is none that the client can have, here or in the copy.
+    bitmap.wrapping_add(index.wrapping_mul(size_of::<u64>()))
+}
+
+/// Returns the pieces of `range` that are worked on under the lock at once.
+fn chunks(range: GfnRange) -> impl Iterator<Item = GfnRange> {
+    let end = range.end;
+    (range.start.value()..end.value())
+        .step_by(CHUNK_PAGES as usize)
+        .map(move |start| GfnRange {
+            start: Gfn::new(start),
+            end: end.min(Gfn::new(start.saturating_add(CHUNK_PAGES))),
+        })
+}

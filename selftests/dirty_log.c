@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dirty logging: the client copies only the pages that the log names, while
+ * vCPUs write at random and the memory is unmapped under them. In the end the
+ * copy is the guest's memory, and the log has named what the guest says that
+ * it wrote, and nothing else.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <linux/kvm_para.h>
+
+#include "kselftest_harness.h"
+#include "swap.h"
+#include "vm.h"
+
+#define SLOT_GPA	0x40000000UL
+#define SLOT_PAGES	1024
+#define SLOT_SIZE	(SLOT_PAGES * PAGE)
+#define WORDS		(SLOT_PAGES / 64)
+#define VCPUS		2
+#define ROUNDS		50
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+/*
+ * Writes its random number to a random place, for ever, and then counts the
+ * write of that page at DATA_GPA. Only every fourth page is ever written. The
+ * emulator has nothing interrupt a guest whose interrupts are off.
+ */
+GUEST_CODE(writer, 64,
+	"	sti\n"
+	"	movabsq $6364136223846793005, %r9\n"
+	"1:	imulq %r9, %rbx\n"
+	"	addq $12345, %rbx\n"
+	"	movq %rbx, %rcx\n"
+	"	shrq $40, %rcx\n"
+	"	andl $0x3fc, %ecx\n"
+	"	movq %rbx, %rdx\n"
+	"	shrq $20, %rdx\n"
+	"	andl $0xff8, %edx\n"
+	"	movl %ecx, %eax\n"
+	"	shll $12, %eax\n"
+	"	movq %rbx, 0x40000000(%rax,%rdx)\n"
+	"	lock incl 0x100000(,%rcx,4)\n"
+	"	jmp 1b\n");
+
+/* Writes to page %rcx, reads page %rdx. */
+GUEST_CODE(one_write, 64,
+	"	shlq $12, %rcx\n"
+	"	shlq $12, %rdx\n"
+	"	movq 0x40000000(%rdx), %rax\n"
+	"	movq %rax, 0x40000000(%rcx)\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+/* Writes %eax to MSR %ecx. */
+GUEST_CODE(write_msr, 64,
+	"	xorl %edx, %edx\n"
+	"	wrmsr\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+/* Reads four bytes from a port to page %rdi. */
+GUEST_CODE(string_in, 64,
+	"	shlq $12, %rdi\n"
+	"	addq $0x40000000, %rdi\n"
+	"	movl $0x99, %edx\n"
+	"	insl\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+FIXTURE(dirty_log) {
+	struct vm vm;
+	struct vcpu vcpus[VCPUS];
+	char *mem;
+	int memfd;
+	uint64_t bitmap[WORDS];
+	uint64_t ever[WORDS];
+	volatile bool stop;
+	unsigned long others, changes;
+};
+
+FIXTURE_VARIANT(dirty_log) {
+	uint64_t manual;	/* argument of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+	bool huge;		/* memory in large pages, collapsed under the guest */
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, get) {
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, get_huge) {
+	.huge = true,
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, clear) {
+	.manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, initially_set) {
+	.manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET,
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, initially_set_huge) {
+	.manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET,
+	.huge = true,
+};
+
+static void on_signal(int sig)
+{
+}
+
+static int set_slot(FIXTURE_DATA(dirty_log) *self, bool log)
+{
+	return vm_set_slot(&self->vm, 1, log ? KVM_MEM_LOG_DIRTY_PAGES : 0, SLOT_GPA,
+			   SLOT_SIZE, self->mem);
+}
+
+static int enable_cap(struct vm *vm, unsigned int cap, uint64_t arg)
+{
+	struct kvm_enable_cap enable = { .cap = cap, .args = { arg } };
+
+	return try_ioctl(vm->fd, KVM_ENABLE_CAP, (unsigned long)&enable);
+}
+
+FIXTURE_SETUP(dirty_log)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	unsigned int i;
+
+	sigaction(SIGUSR1, &sa, NULL);
+	vm_create(&self->vm, VM_MEMORY);
+	for (i = 0; i < VCPUS; i++) {
+		vcpu_create(&self->vcpus[i], &self->vm, i);
+		vcpu_set_supported_cpuid(&self->vcpus[i]);
+		vcpu_set_mode(&self->vcpus[i], MODE_LONG);
+	}
+	self->memfd = -1;
+	self->mem = memory_alloc(SLOT_SIZE, SZ_2M);
+	if (variant->huge) {
+		write_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
+		madvise(self->mem, SLOT_SIZE, MADV_HUGEPAGE);
+	} else {
+		self->memfd = memfd_create("guest", 0);
+		ASSERT_EQ(ftruncate(self->memfd, SLOT_SIZE), 0);
+		ASSERT_NE(mmap(self->mem, SLOT_SIZE, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_FIXED, self->memfd, 0), MAP_FAILED);
+	}
+	memset(self->mem, 0x55, SLOT_SIZE);
+	if (variant->manual)
+		ASSERT_EQ(enable_cap(&self->vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+				     variant->manual), 0);
+	ASSERT_EQ(set_slot(self, false), 0);
+}
+
+FIXTURE_TEARDOWN(dirty_log)
+{
+	unsigned int i;
+
+	for (i = 0; i < VCPUS; i++)
+		vcpu_destroy(&self->vcpus[i]);
+	vm_destroy(&self->vm);
+	munmap(self->mem, SLOT_SIZE);
+	close(self->memfd);
+}
+
+/* Takes the marks out of the log, as the client of the variant does. */
+static long take_log(FIXTURE_DATA(dirty_log) *self, bool manual)
+{
+	struct kvm_dirty_log log = { .slot = 1, .dirty_bitmap = self->bitmap };
+	struct kvm_clear_dirty_log clear = {
+		.slot = 1, .num_pages = SLOT_PAGES / 2, .dirty_bitmap = self->bitmap,
+	};
+	long ret = try_ioctl(self->vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log);
+
+	if (ret || !manual)
+		return ret;
+	ret = try_ioctl(self->vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear);
+	clear.first_page = SLOT_PAGES / 2;
+	clear.dirty_bitmap = self->bitmap + WORDS / 2;
+	return ret ?: try_ioctl(self->vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear);
+}
+
+static bool in_bitmap(const uint64_t *bitmap, unsigned int page)
+{
+	return bitmap[page / 64] >> page % 64 & 1;
+}
+
+static unsigned int count_bits(const uint64_t *bitmap)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < SLOT_PAGES; i++)
+		n += in_bitmap(bitmap, i);
+	return n;
+}
+
+/* Copies the pages that the log names. */
+static unsigned int copy_dirty(FIXTURE_DATA(dirty_log) *self, char *copy)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < SLOT_PAGES; i++) {
+		if (!in_bitmap(self->bitmap, i))
+			continue;
+		memcpy(copy + i * PAGE, self->mem + i * PAGE, PAGE);
+		n++;
+	}
+	for (i = 0; i < WORDS; i++)
+		self->ever[i] |= self->bitmap[i];
+	return n;
+}
+
+struct thread {
+	FIXTURE_DATA(dirty_log) *self;
+	struct vcpu *vcpu;
+	pthread_t id;
+};
+
+static void *run_vcpu(void *arg)
+{
+	struct thread *thread = arg;
+	int ret;
+
+	while (!thread->self->stop) {
+		ret = vcpu_run(thread->vcpu);
+		/* The client may have the page read-only at the moment. */
+		if (ret == -EFAULT || ret == -EINTR)
+			continue;
+		vcpu_dump(thread->vcpu, ret);
+		thread->self->others++;
+		break;
+	}
+	return NULL;
+}
+
+/* Changes how the client maps the memory, and nothing of what is in it. */
+static void *change_memory(void *arg)
+{
+	struct thread *thread = arg;
+	FIXTURE_DATA(dirty_log) *self = thread->self;
+	unsigned int n = 0, at;
+	char *p;
+
+	for (n = 0; !self->stop; n++) {
+		at = n * 37 % (SLOT_PAGES - 16);
+		p = self->mem + at * PAGE;
+		if (self->memfd < 0) {
+			if (n % 4 == 0)
+				madvise(self->mem + (n & 4 ? SZ_2M : 0), SZ_2M, MADV_COLLAPSE);
+		} else if (n % 3 == 0) {
+			madvise(p, 16 * PAGE, MADV_DONTNEED);
+		} else if (n % 3 == 1) {
+			if (mmap(p, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+				 self->memfd, at * PAGE) == MAP_FAILED)
+				die("mmap: %s", strerror(errno));
+		}
+		mprotect(p, 4 * PAGE, PROT_READ);
+		mprotect(p, 4 * PAGE, PROT_READ | PROT_WRITE);
+		self->changes++;
+		usleep(500);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(dirty_log, copy_follows_the_guest, 100)
+{
+	struct thread threads[VCPUS + 1];
+	char *copy = memory_alloc(SLOT_SIZE, PAGE);
+	volatile uint32_t *written = (uint32_t *)(self->vm.mem + DATA_GPA);
+	unsigned int i, round, copied = 0, missed = 0, extra = 0, differ = 0;
+	uint64_t first[WORDS];
+
+	vm_load(&self->vm, CODE_GPA, writer);
+	memset((void *)written, 0, SLOT_PAGES * 4);
+	for (i = 0; i <= VCPUS; i++) {
+		struct kvm_regs regs;
+
+		threads[i].self = self;
+		if (i == VCPUS)
+			break;
+		threads[i].vcpu = &self->vcpus[i];
+		regs = vcpu_regs(threads[i].vcpu);
+		regs.rbx = 77 + i;
+		regs.rip = CODE_GPA;
+		vcpu_set_regs(threads[i].vcpu, &regs);
+		pthread_create(&threads[i].id, NULL, run_vcpu, &threads[i]);
+	}
+	pthread_create(&threads[VCPUS].id, NULL, change_memory, &threads[VCPUS]);
+	usleep(20000);
+
+	/* The log begins while the guest writes; all of it is copied once. */
+	ASSERT_EQ(set_slot(self, true), 0);
+	memcpy(copy, self->mem, SLOT_SIZE);
+	if (variant->manual & KVM_DIRTY_LOG_INITIALLY_SET) {
+		ASSERT_EQ(take_log(self, true), 0);
+		EXPECT_EQ(count_bits(self->bitmap), SLOT_PAGES);
+		copy_dirty(self, copy);
+		memset(self->ever, 0, sizeof(self->ever));
+	}
+	/* What is written now is also what is counted now. */
+	for (i = 0; i < SLOT_PAGES; i++)
+		written[i] = 0;
+	for (round = 0; round < ROUNDS; round++) {
+		usleep(2000);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		copied += copy_dirty(self, copy);
+	}
+	self->stop = true;
+	for (i = 0; i <= VCPUS; i++) {
+		while (pthread_tryjoin_np(threads[i].id, NULL) == EBUSY) {
+			pthread_kill(threads[i].id, SIGUSR1);
+			usleep(1000);
+		}
+	}
+	ASSERT_EQ(take_log(self, variant->manual), 0);
+	copied += copy_dirty(self, copy);
+	memcpy(first, self->bitmap, sizeof(first));
+
+	for (i = 0; i < SLOT_PAGES; i++) {
+		missed += written[i] && !in_bitmap(self->ever, i);
+		extra += i % 4 && in_bitmap(self->ever, i);
+		differ += !!memcmp(copy + i * PAGE, self->mem + i * PAGE, PAGE);
+	}
+	TH_LOG("%u pages copied, %u of the guest, %lu changes of memory", copied,
+	       count_bits(self->ever), self->changes);
+	EXPECT_EQ(differ, 0);
+	EXPECT_EQ(missed, 0);
+	EXPECT_EQ(extra, 0);
+	EXPECT_GT(copied, 0);
+	EXPECT_EQ(self->others, 0);
+
+	/* Nothing was written since. */
+	ASSERT_EQ(take_log(self, variant->manual), 0);
+	EXPECT_EQ(count_bits(self->bitmap), 0);
+	munmap(copy, SLOT_SIZE);
+}
+
+static void run_to_done(FIXTURE_DATA(dirty_log) *self, uint64_t rcx, uint64_t rdx)
+{
+	struct kvm_regs regs = vcpu_regs(&self->vcpus[0]);
+
+	regs.rip = CODE_GPA;
+	regs.rcx = rcx;
+	regs.rdx = rdx;
+	vcpu_set_regs(&self->vcpus[0], &regs);
+	vcpu_run_to_port(&self->vcpus[0], PORT_DONE);
+}
+
+/*
+ * Asserts that the log names only page @page, and takes it out. KVM names
+ * pages, too, that are first mapped by a read.
+ */
+#define expect_only(page) do {							\
+	unsigned int _page = (page);						\
+										\
+	ASSERT_EQ(take_log(self, variant->manual), 0);				\
+	if (device_is_kvm_rs())							\
+		EXPECT_EQ(count_bits(self->bitmap), 1);				\
+	EXPECT_TRUE(in_bitmap(self->bitmap, _page));				\
+} while (0)
+
+TEST_F(dirty_log, one_page_is_one_bit)
+{
+	unsigned int i, turn;
+
+	vm_load(&self->vm, CODE_GPA, one_write);
+	/* All of it mapped, in large pages if there are any. */
+	for (i = 0; i < SLOT_PAGES; i += 64)
+		run_to_done(self, i, i);
+	for (turn = 0; turn < 2; turn++) {
+		ASSERT_EQ(set_slot(self, true), 0);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		EXPECT_EQ(count_bits(self->bitmap),
+			  variant->manual & KVM_DIRTY_LOG_INITIALLY_SET ? SLOT_PAGES : 0);
+		for (i = 5; i < SLOT_PAGES; i += 101) {
+			run_to_done(self, i, i + 1);
+			expect_only(i);
+			/* Again, and beside another. */
+			run_to_done(self, i, i);
+			run_to_done(self, i, i + 2);
+			expect_only(i);
+		}
+		ASSERT_EQ(set_slot(self, false), 0);
+		run_to_done(self, 3, 4);
+	}
+}
+
+/* The kernel writes on behalf of the guest, too. */
+TEST_F(dirty_log, writes_of_the_kernel)
+{
+	struct kvm_regs regs;
+
+	ASSERT_EQ(set_slot(self, true), 0);
+	ASSERT_EQ(take_log(self, variant->manual), 0);
+
+	vm_load(&self->vm, CODE_GPA, write_msr);
+	regs = vcpu_regs(&self->vcpus[0]);
+	regs.rax = (SLOT_GPA + 17 * PAGE) | 1;
+	vcpu_set_regs(&self->vcpus[0], &regs);
+	run_to_done(self, MSR_KVM_SYSTEM_TIME_NEW, 0);
+	expect_only(17);
+	regs = vcpu_regs(&self->vcpus[0]);
+	regs.rax = 0;
+	vcpu_set_regs(&self->vcpus[0], &regs);
+	run_to_done(self, MSR_KVM_SYSTEM_TIME_NEW, 0);
+
+	vm_load(&self->vm, CODE_GPA, string_in);
+	regs = vcpu_regs(&self->vcpus[0]);
+	regs.rip = CODE_GPA;
+	regs.rdi = 40;
+	vcpu_set_regs(&self->vcpus[0], &regs);
+	ASSERT_EQ(take_log(self, variant->manual), 0);
+	vcpu_run_to(&self->vcpus[0], KVM_EXIT_IO);
+	vcpu_run_to_port(&self->vcpus[0], PORT_DONE);
+	expect_only(40);
+}
+
+struct errors_row {
+	const char *what;
+	uint32_t slot;
+	uint32_t pages;
+	uint64_t first;
+	bool bad_bitmap;
+	int error;
+};
+
+TEST(errors_of_get)
+{
+	static const struct errors_row rows[] = {
+		{ "no such slot", 7, .error = ENOENT },
+		{ "a slot that does not log", 0, .error = ENOENT },
+		{ "last slot", 32763, .error = ENOENT },
+		{ "past the last slot", 32764, .error = EINVAL },
+		{ "largest number", 0xffff, .error = EINVAL },
+		{ "no such address space", 2 << 16 | 1, .error = EINVAL },
+		{ "bad bitmap", 1, .bad_bitmap = true, .error = EFAULT },
+		{ "good", 1 },
+	};
+	uint64_t bitmap[2];
+	struct vm vm;
+	unsigned int i;
+	char *mem = memory_alloc(65 * PAGE, PAGE);
+
+	vm_create(&vm, VM_MEMORY);
+	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, 65 * PAGE, mem), 0);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct kvm_dirty_log log = {
+			.slot = rows[i].slot,
+			.dirty_bitmap = rows[i].bad_bitmap ? (void *)8 : bitmap,
+		};
+
+		EXPECT_EQ(try_ioctl(vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log),
+			  -rows[i].error)
+			TH_LOG("%s", rows[i].what);
+	}
+	vm_destroy(&vm);
+}
+
+TEST(errors_of_clear)
+{
+	static const struct errors_row rows[] = {
+		{ "no such slot", 7, 64, .error = ENOENT },
+		{ "no such slot, odd start", 7, 64, 1, .error = EINVAL },
+		{ "a slot that does not log", 0, 64, .error = ENOENT },
+		{ "past the last slot", 32764, 64, .error = EINVAL },
+		{ "no such address space", 2 << 16 | 1, 64, .error = EINVAL },
+		{ "odd start", 1, 64, 32, .error = EINVAL },
+		{ "odd end", 1, 63, .error = EINVAL },
+		{ "past the end", 1, 128, .error = EINVAL },
+		{ "starts past the end", 1, 64, 128, .error = EINVAL },
+		{ "wraps", 1, 64, -64UL, .error = EINVAL },
+		{ "bad bitmap", 1, 65, .bad_bitmap = true, .error = EFAULT },
+		{ "bad bitmap, nothing", 1, 0, .bad_bitmap = true },
+		{ "good", 1, 64 },
+		{ "good, the rest", 1, 1, 64 },
+		{ "good, all", 1, 65 },
+	};
+	uint64_t bitmap[2] = { -1UL, -1UL };
+	struct vm vm;
+	unsigned int i;
+	char *mem = memory_alloc(65 * PAGE, PAGE);
+
+	vm_create(&vm, VM_MEMORY);
+	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, 65 * PAGE, mem), 0);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct kvm_clear_dirty_log clear = {
+			.slot = rows[i].slot,
+			.num_pages = rows[i].pages,
+			.first_page = rows[i].first,
+			.dirty_bitmap = rows[i].bad_bitmap ? (void *)8 : bitmap,
+		};
+
+		EXPECT_EQ(try_ioctl(vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear),
+			  -rows[i].error)
+			TH_LOG("%s", rows[i].what);
+	}
+	vm_destroy(&vm);
+}
+
+TEST(errors_of_enable)
+{
+	static const struct {
+		uint64_t arg;
+		int error;
+	} rows[] = {
+		{ 4, EINVAL }, { 2, EINVAL }, { 1UL << 32, EINVAL }, { 7, EINVAL },
+		{ 1, 0 }, { 3, 0 }, { 0, 0 },
+	};
+	struct vm vm;
+	unsigned int i;
+
+	vm_create_empty(&vm);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), 3);
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		EXPECT_EQ(enable_cap(&vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, rows[i].arg),
+			  -rows[i].error);
+	vm_destroy(&vm);
+}
+
+TEST_HARNESS_MAIN
