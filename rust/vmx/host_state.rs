@@ -14,6 +14,13 @@
 //! The third kind is lazy: [`HostSwitch::to_guest`] saves the host's values before the first entry, and
 //! [`HostSwitch::to_host`] restores them when the thread is scheduled out or goes back to user space,
 //! not at each exit.
+//!
+//! The SYSCALL MSRs could stay the guest's until the CPU returns to user space, with the kernel's
+//! user-return notifier. kvm_intel does so, and believes that nobody else does: it keeps for each CPU
+//! what it last wrote to each MSR, and does not write that again. After a thread of ours, one of its
+//! vCPUs would then run with our guest's MSRs; and loaded while ours are in the CPU, it would take them
+//! for the host's. So what is found in an MSR is put back before another thread runs, whosesoever it
+//! is: that keeps both what kvm_intel believes and what its notifier restores right.
 
 use super::{
     field::{
