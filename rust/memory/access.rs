@@ -144,11 +144,6 @@ impl GuestMemory {
             .find(gpa.gfn())
             .is_some_and(|slot| !slot.flags().read_only)
     }
-
-    /// Returns whether a read of the guest at `gpa` is a read of memory.
-    pub(crate) fn is_readable(&self, gpa: Gpa) -> bool {
-        self.snapshot().find(gpa.gfn()).is_some()
-    }
 }
 
 /// Returns how many of `len` bytes from `gpa` on lie in its page.

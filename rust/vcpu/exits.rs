@@ -500,13 +500,20 @@ fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess)
 
 /// Emulates the instruction that met no memory at `gpa`.
 fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa) -> Result<Next> {
-    if let Some(interrupted) = owned.state.events.interrupted.take() {
+    if owned.state.events.interrupted.take().is_some() {
         // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
+        let (event, qualification) = owned.with_vmcs(|vmcs, _| {
+            (
+                vmcs.read(field::IDT_VECTORING_INFO),
+                vmcs.read(field::EXIT_QUALIFICATION).0,
+            )
+        });
         let details = [
-            u64::from(interrupted.event.vector),
+            u64::from(event),
             u64::from(owned.state.regs.exit_reason),
-            0,
+            qualification,
             gpa.value(),
+            u64::from(vcpu.cpu()),
         ];
         vcpu.run_page()
             .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
