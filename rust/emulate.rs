@@ -37,31 +37,60 @@
 //!
 //! All with operands in memory or registers, every addressing mode, prefix and operand size:
 //!
-//! - `mov` (general registers), `movzx`, `movsx`, `movsxd`, `movbe`, `movnti`
-//! - `add`, `or`, `adc`, `sbb`, `and`, `sub`, `xor`, `cmp`, `test`, `inc`, `dec`, `not`, `neg`
-//! - `xchg`, `xadd`, `cmpxchg`, `cmpxchg8b`, `cmpxchg16b`, `bt`, `bts`, `btr`, `btc`
+//! - `mov`, `movzx`, `movsx`, `movsxd`, `movbe`, `movnti`, `cmovcc`, `setcc`, `lea`, `xlat`, `bswap`
+//! - `add`, `or`, `adc`, `sbb`, `and`, `sub`, `xor`, `cmp`, `test`, `inc`, `dec`, `not`, `neg`, `mul`,
+//!   `imul`, `div`, `idiv`, shifts, rotations, `shld`, `shrd`, `cbw` and `cwd` of all sizes, those on
+//!   decimal digits
+//! - `xchg`, `xadd`, `cmpxchg`, `cmpxchg8b`, `cmpxchg16b`, `bt`, `bts`, `btr`, `btc`, `bsf`, `bsr`
 //! - `movs`, `cmps`, `stos`, `lods`, `scas`, `ins`, `outs`, with and without repeat prefix
-//! - `in`, `out`
-//! - `push`, `pop`, near `call` and near `jmp` through a ModRM operand
+//! - `in`, `out`; those on flags; `nop`, `pause` and fences
+//! - `push`, `pop`, `pusha`, `popa`, `pushf`, `popf`, `enter`, `leave`, `bound`
+//! - near `call`, `jmp`, `ret`, `jcc`, `loop`, `jcxz`; far `jmp`, `call` and `ret` and `iret` within the
+//!   privilege level, but for `iret` in IA-32e mode; `int`, `int3`, `into`
+//! - moves of segment, control and debug registers, `lds` and the like, `lgdt`, `lidt`, `lldt`, `ltr`,
+//!   `sgdt`, `sidt`, `sldt`, `str`, `lmsw`, `smsw`, `clts`, `invlpg`, `wbinvd`, `rdmsr`, `wrmsr`,
+//!   `rdtsc`, `cpuid`, `hlt`
+//! - `movaps`, `movups`, `movdqa`, `movdqu`, `movntps`, `movntdq`, `movntdqa`, and those for pairs of
+//!   `double`, of XMM and, with VEX prefix, YMM registers
+//!
+//! What goes to another privilege level, through a gate or to another task is left out.
 //!
 //! # What is left to the caller
 //!
-//! Single-stepping (RFLAGS.TF), debug registers, interrupt shadows and RFLAGS.RF; whether CPUID
-//! offers the instruction to the guest; permission to use a port, which `Bus` checks. The length
-//! of the code segment was checked when the bytes were fetched.
+//! Single-stepping: RFLAGS.TF as it was before the instruction decides, and what MOV SS keeps away
+//! [`System::shadow`] tells; breakpoints, RFLAGS.RF; whether CPUID offers the instruction to the
+//! guest; permission to use a port, which [`Bus`] checks; interrupts and exceptions through the IDT of
+//! protected mode ([`Stop::Interrupt`], [`Stop::Fault`]), while `int` in real mode is done here. The
+//! length of the code segment was checked when the bytes were fetched. What an instruction changes in
+//! segments or control registers shows in the mode that the caller gives for the next one.
 
 mod alu;
 mod bits;
+mod branch;
 mod bus;
+mod control;
+mod decimal;
 mod decode;
 mod execute;
+mod far;
+mod flags;
 mod instruction;
+mod interrupt;
 mod modrm;
+mod multiply;
+mod one_byte;
 mod opcode;
 mod operand;
 mod prefix;
+mod segment;
+mod shift;
 mod stack;
 mod string;
+mod system;
+mod transfer;
+mod two_byte;
+mod vector;
+mod vex;
 
 // The tests run on the host and see inside: `cargo test` in selftests/emulate-fuzz.
 #[cfg(test)]
@@ -72,6 +101,7 @@ pub(crate) use self::{
     bus::{
         Bus,
         Fault,
+        InterruptKind,
         Mode,
         Segment,
         Stop, //
@@ -84,5 +114,13 @@ pub(crate) use self::{
         execute,
         Outcome, //
     },
-    instruction::Instruction, //
+    instruction::Instruction,
+    system::{
+        DescriptorTable,
+        SegmentRegister,
+        Shadow,
+        System,
+        SystemSegment,
+        Table, //
+    }, //
 };

@@ -3,7 +3,6 @@
 //! Bit tests.
 
 use super::{
-    alu::CF,
     bus::{
         Bus,
         Stop, //
@@ -11,6 +10,10 @@ use super::{
     execute::{
         Execution,
         Outcome, //
+    },
+    flags::{
+        CF,
+        ZF, //
     },
     operand::{
         Memory,
@@ -98,6 +101,29 @@ impl<B: Bus> Execution<'_, B> {
             rflags | CF
         };
         self.bus.set_rflags(rflags);
+        self.done()
+    }
+
+    /// Executes `bsf`, or with `reverse` `bsr`.
+    ///
+    /// Without a bit in the source the destination is undefined by Intel; its CPUs leave all of it
+    /// alone, as AMD documents. Flags but ZF are undefined: they stay.
+    pub(super) fn bit_scan(&mut self, reverse: bool) -> Result<Outcome, Stop> {
+        let source = self.source()?;
+        let destination = self.destination(true)?;
+        let value = self.read(source)?;
+        let rflags = self.bus.rflags();
+        if value == 0 {
+            self.bus.set_rflags(rflags | ZF);
+            return self.done();
+        }
+        let number = if reverse {
+            63_u32.wrapping_sub(value.leading_zeros())
+        } else {
+            value.trailing_zeros()
+        };
+        self.write(destination, u64::from(number))?;
+        self.bus.set_rflags(rflags & !ZF);
         self.done()
     }
 }

@@ -2,6 +2,8 @@
 
 //! What an instruction needs of the guest.
 
+use super::system::System;
+
 /// The mode the code runs in, as far as sizes and defaults depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -48,12 +50,40 @@ pub(crate) struct Fault {
 impl Fault {
     /// Returns a general-protection fault with error code 0.
     pub(super) const fn general_protection() -> Self {
+        Self::with_error_code(13, 0)
+    }
+
+    /// Returns an invalid-opcode fault.
+    pub(super) const fn invalid_opcode() -> Self {
+        Self::plain(6)
+    }
+
+    /// Returns a fault without error code.
+    pub(super) const fn plain(vector: u8) -> Self {
         Self {
-            vector: 13,
-            error_code: Some(0),
+            vector,
+            error_code: None,
             address: None,
         }
     }
+
+    /// Returns a fault with an error code.
+    pub(super) const fn with_error_code(vector: u8, error_code: u32) -> Self {
+        Self {
+            vector,
+            error_code: Some(error_code),
+            address: None,
+        }
+    }
+}
+
+/// Which instruction asked for an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InterruptKind {
+    /// `int n`: a software interrupt.
+    Software,
+    /// `int3` or `into`: a software exception.
+    Exception,
 }
 
 /// Why an instruction stopped before its end. Nothing of it has happened in the registers.
@@ -61,6 +91,9 @@ impl Fault {
 pub(crate) enum Stop {
     /// The guest takes an exception.
     Fault(Fault),
+    /// The instruction is `int n`, `int3` or `into`, and the CPU has to deliver it through the IDT
+    /// of protected mode: inject it with the length of the instruction. RIP has not advanced.
+    Interrupt { vector: u8, kind: InterruptKind },
     /// The access must be completed outside, by user space; execute the instruction again after.
     Pending,
     /// This cannot be emulated.
@@ -71,7 +104,7 @@ pub(crate) enum Stop {
 ///
 /// Linear addresses are what [`Bus::linear`] returned, plus what a page-crossing access of up to
 /// 16 bytes needs: an access may cross from memory to I/O, and wraps where the mode wraps.
-pub(crate) trait Bus {
+pub(crate) trait Bus: System {
     /// Returns the general register `index`, 0 to 15, as encoded (RAX, RCX, RDX, RBX, RSP, ...).
     fn gpr(&self, index: u8) -> u64;
 

@@ -24,6 +24,8 @@ use super::{
         Register,
         Size,
         RAX,
+        RBX,
+        RCX,
         RDI,
         RDX,
         RSI, //
@@ -54,8 +56,8 @@ pub(crate) enum DecodeError {
 /// is [`DecodeError::Truncated`] only if the instruction needs them.
 pub(crate) fn decode(mode: Mode, bytes: &[u8]) -> Result<Instruction, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let (prefixes, first) = Prefixes::read(mode, &mut reader)?;
-    let entry = opcode::lookup(&prefixes, first, &mut reader)?;
+    let (mut prefixes, first) = Prefixes::read(mode, &mut reader)?;
+    let entry = opcode::lookup(&mut prefixes, first, &mut reader)?;
     let size = entry.width.size(&prefixes);
     let operation = match entry.operation {
         // movsxd from 4 bytes to 2 reads 2 only.
@@ -64,9 +66,9 @@ pub(crate) fn decode(mode: Mode, bytes: &[u8]) -> Result<Instruction, DecodeErro
         }
         operation => operation,
     };
-    let (destination, source) = operands(&prefixes, entry, operation, size, &mut reader)?;
+    let operands = operands(&prefixes, entry, operation, size, &mut reader)?;
 
-    let in_memory = matches!(destination, Operand::Memory(_));
+    let in_memory = matches!(operands.destination, Operand::Memory(_));
     if prefixes.lock && !(in_memory && operation.lockable()) {
         return Err(DecodeError::Invalid);
     }
@@ -75,55 +77,232 @@ pub(crate) fn decode(mode: Mode, bytes: &[u8]) -> Result<Instruction, DecodeErro
         operation,
         size,
         address_size: prefixes.address(),
-        destination,
-        source,
+        destination: operands.destination,
+        source: operands.source,
+        immediate: operands.immediate,
         lock: prefixes.lock,
         repeat: prefixes.repeat,
     })
 }
 
-/// Reads what follows the opcode and returns destination and source.
+/// The operands of an instruction.
+struct Operands {
+    destination: Operand,
+    source: Operand,
+    immediate: Option<u64>,
+}
+
+impl Operands {
+    /// Returns two operands.
+    const fn two(destination: Operand, source: Operand) -> Self {
+        Self {
+            destination,
+            source,
+            immediate: None,
+        }
+    }
+
+    /// Returns a destination alone.
+    const fn destination(destination: Operand) -> Self {
+        Self::two(destination, Operand::None)
+    }
+
+    /// Returns a source alone.
+    const fn source(source: Operand) -> Self {
+        Self::two(Operand::None, source)
+    }
+
+    /// Returns the operands with a third one.
+    const fn and(self, immediate: u64) -> Self {
+        Self {
+            immediate: Some(immediate),
+            ..self
+        }
+    }
+}
+
+/// Reads what follows the opcode and returns the operands.
 fn operands(
     prefixes: &Prefixes,
     entry: Entry,
     operation: Operation,
     size: Size,
     reader: &mut Reader<'_>,
-) -> Result<(Operand, Operand), DecodeError> {
+) -> Result<Operands, DecodeError> {
     let accumulator = Operand::Register(Register::low(RAX));
     let dx = Operand::Register(Register::low(RDX));
-    match entry.form {
-        Form::RmReg | Form::RegRm | Form::MemReg | Form::RegMem => {
+    let embedded = |low| {
+        let number = prefixes.rex.base(low);
+        Operand::Register(Register::encoded(number, size, prefixes.rex.present()))
+    };
+    Ok(match entry.form {
+        Form::Nothing => Operands::source(Operand::None),
+        Form::ModRmOnly => {
+            reader.byte()?;
+            Operands::source(Operand::None)
+        }
+        Form::RmReg | Form::MemReg | Form::RmRegImm8 => {
             let (reg, rm) = reg_and_rm(prefixes, operation, size, reader)?;
-            match (entry.form, rm) {
-                (Form::MemReg | Form::RegMem, Operand::Register(_)) => Err(DecodeError::Invalid),
-                (Form::RmReg | Form::MemReg, _) => Ok((rm, reg)),
-                _ => Ok((reg, rm)),
+            let operands = Operands::two(rm, reg);
+            match entry.form {
+                Form::MemReg => in_memory(rm).map(|_| operands)?,
+                Form::RmRegImm8 => operands.and(reader.signed(Size::Byte)?),
+                _ => operands,
+            }
+        }
+        Form::RegRm | Form::RegMem | Form::RegRmImm | Form::RegRmImm8 => {
+            let (reg, rm) = reg_and_rm(prefixes, operation, size, reader)?;
+            let operands = Operands::two(reg, rm);
+            match entry.form {
+                Form::RegMem => in_memory(rm).map(|_| operands)?,
+                Form::RegRmImm => operands.and(number(size, reader)?),
+                Form::RegRmImm8 => operands.and(reader.signed(Size::Byte)?),
+                _ => operands,
             }
         }
         Form::RmImm => {
             let rm = ModRm::read(prefixes, size, reader)?.rm;
-            Ok((rm, immediate(size, reader)?))
+            Operands::two(rm, immediate(size, reader)?)
         }
         Form::RmImm8 => {
             let rm = ModRm::read(prefixes, size, reader)?.rm;
-            Ok((rm, immediate(Size::Byte, reader)?))
+            Operands::two(rm, immediate(Size::Byte, reader)?)
         }
-        Form::Rm => Ok((ModRm::read(prefixes, size, reader)?.rm, Operand::None)),
-        Form::Mem => match ModRm::read(prefixes, size, reader)?.rm {
-            Operand::Register(_) => Err(DecodeError::Invalid),
-            memory => Ok((memory, Operand::None)),
-        },
-        Form::RmSource => Ok((Operand::None, ModRm::read(prefixes, size, reader)?.rm)),
-        Form::AccImm => Ok((accumulator, immediate(size, reader)?)),
-        Form::AccOffset => Ok((accumulator, absolute(prefixes, reader)?)),
-        Form::OffsetAcc => Ok((absolute(prefixes, reader)?, accumulator)),
-        Form::AccPort => Ok((accumulator, port(reader)?)),
-        Form::PortAcc => Ok((port(reader)?, accumulator)),
-        Form::AccDx => Ok((accumulator, dx)),
-        Form::DxAcc => Ok((dx, accumulator)),
-        Form::String(operation) => Ok(element(prefixes, operation)),
+        Form::RmOne => Operands::two(
+            ModRm::read(prefixes, size, reader)?.rm,
+            Operand::Immediate(1),
+        ),
+        Form::RmCl => Operands::two(
+            ModRm::read(prefixes, size, reader)?.rm,
+            Operand::Register(Register::low(RCX)),
+        ),
+        Form::Rm => Operands::destination(ModRm::read(prefixes, size, reader)?.rm),
+        Form::Mem => Operands::destination(in_memory(ModRm::read(prefixes, size, reader)?.rm)?),
+        Form::RmSource => Operands::source(ModRm::read(prefixes, size, reader)?.rm),
+        Form::MemSource => Operands::source(in_memory(ModRm::read(prefixes, size, reader)?.rm)?),
+        Form::Register(low) => Operands::destination(embedded(low)),
+        Form::RegisterSource(low) => Operands::source(embedded(low)),
+        Form::RegisterImm(low) => {
+            let value = Operand::Immediate(reader.signed(size)?);
+            Operands::two(embedded(low), value)
+        }
+        Form::RegisterAcc(low) => Operands::two(embedded(low), accumulator),
+        Form::AccImm => Operands::two(accumulator, immediate(size, reader)?),
+        Form::AccOffset => Operands::two(accumulator, absolute(prefixes, reader)?),
+        Form::OffsetAcc => Operands::two(absolute(prefixes, reader)?, accumulator),
+        Form::AccPort => Operands::two(accumulator, unsigned(Size::Byte, reader)?),
+        Form::PortAcc => Operands::two(unsigned(Size::Byte, reader)?, accumulator),
+        Form::AccDx => Operands::two(accumulator, dx),
+        Form::DxAcc => Operands::two(dx, accumulator),
+        Form::Imm => Operands::source(immediate(size, reader)?),
+        Form::Imm8 => Operands::source(immediate(Size::Byte, reader)?),
+        Form::Imm16 => Operands::source(unsigned(Size::Word, reader)?),
+        Form::Imm16Imm8 => {
+            let bytes = unsigned(Size::Word, reader)?;
+            Operands::source(bytes).and(reader.unsigned(Size::Byte)?)
+        }
+        Form::Imm8Only => Operands::source(Operand::None).and(reader.unsigned(Size::Byte)?),
+        Form::Relative => Operands::source(Operand::Relative(number(size, reader)?)),
+        Form::Relative8 => Operands::source(Operand::Relative(reader.signed(Size::Byte)?)),
+        Form::FarPointer => {
+            let offset = reader.unsigned(size)?;
+            // CAST: a number of two bytes.
+            let selector = reader.unsigned(Size::Word)? as u16;
+            Operands::source(Operand::Far { selector, offset })
+        }
+        Form::SegmentRm | Form::RmSegment => segment_and_rm(prefixes, entry.form, size, reader)?,
+        Form::Segment(name) => Operands::destination(Operand::Segment(name)),
+        Form::SegmentSource(name) => Operands::source(Operand::Segment(name)),
+        Form::ControlReg | Form::RegControl | Form::DebugReg | Form::RegDebug => {
+            system_register(prefixes, entry.form, reader)?
+        }
+        Form::VectorRm | Form::RmVector | Form::VectorMem | Form::MemVector => {
+            vectors(prefixes, entry.form, reader)?
+        }
+        Form::Table => {
+            let segment = prefixes.segment(Segment::Ds);
+            let memory = Memory::at(segment, RBX, prefixes.address());
+            Operands::source(Operand::Memory(memory))
+        }
+        Form::String(operation) => {
+            let (destination, source) = element(prefixes, operation);
+            Operands::two(destination, source)
+        }
+    })
+}
+
+/// Returns `operand` if it is in memory, where the instruction has no other.
+fn in_memory(operand: Operand) -> Result<Operand, DecodeError> {
+    match operand {
+        Operand::Memory(_) => Ok(operand),
+        _ => Err(DecodeError::Invalid),
     }
+}
+
+/// Reads ModRM and returns the segment register in ModRM.reg, and ModRM.rm, in the order of `form`.
+fn segment_and_rm(
+    prefixes: &Prefixes,
+    form: Form,
+    size: Size,
+    reader: &mut Reader<'_>,
+) -> Result<Operands, DecodeError> {
+    let modrm = ModRm::read(prefixes, size, reader)?;
+    // REX.R does not count.
+    let segment = match modrm.reg & 7 {
+        0 => Segment::Es,
+        1 => Segment::Cs,
+        2 => Segment::Ss,
+        3 => Segment::Ds,
+        4 => Segment::Fs,
+        5 => Segment::Gs,
+        _ => return Err(DecodeError::Invalid),
+    };
+    let load = matches!(form, Form::SegmentRm);
+    match (load, segment) {
+        (true, Segment::Cs) => Err(DecodeError::Invalid),
+        (true, _) => Ok(Operands::two(Operand::Segment(segment), modrm.rm)),
+        _ => Ok(Operands::two(modrm.rm, Operand::Segment(segment))),
+    }
+}
+
+/// Reads ModRM and returns the control or debug register and the general one.
+fn system_register(
+    prefixes: &Prefixes,
+    form: Form,
+    reader: &mut Reader<'_>,
+) -> Result<Operands, DecodeError> {
+    let (number, register) = ModRm::read_registers(prefixes, reader)?;
+    let general = Operand::Register(Register::low(register));
+    let system = match (form, number) {
+        (Form::ControlReg | Form::RegControl, 0 | 2 | 3 | 4 | 8) => Operand::Control(number),
+        (Form::DebugReg | Form::RegDebug, 0..=7) => Operand::Debug(number),
+        _ => return Err(DecodeError::Invalid),
+    };
+    Ok(match form {
+        Form::ControlReg | Form::DebugReg => Operands::two(system, general),
+        _ => Operands::two(general, system),
+    })
+}
+
+/// Reads ModRM and returns the vector registers in it, or one and memory.
+fn vectors(
+    prefixes: &Prefixes,
+    form: Form,
+    reader: &mut Reader<'_>,
+) -> Result<Operands, DecodeError> {
+    let modrm = ModRm::read(prefixes, Size::Qword, reader)?;
+    let rm = match modrm.rm {
+        Operand::Register(register) => Operand::Vector(register.index),
+        rm => rm,
+    };
+    let reg = Operand::Vector(modrm.reg);
+    if let Form::VectorMem | Form::MemVector = form {
+        in_memory(rm)?;
+    }
+    Ok(match form {
+        Form::VectorRm | Form::VectorMem => Operands::two(reg, rm),
+        _ => Operands::two(rm, reg),
+    })
 }
 
 /// Reads ModRM and returns the operands ModRM.reg and ModRM.rm.
@@ -142,18 +321,22 @@ fn reg_and_rm(
     Ok((Operand::Register(reg), modrm.rm))
 }
 
-/// Reads an immediate operand for an instruction of `size`. None has more than 4 bytes.
-fn immediate(size: Size, reader: &mut Reader<'_>) -> Result<Operand, DecodeError> {
-    let size = match size {
+/// Reads a number for an instruction of `size`, sign-extended. None has more than 4 bytes.
+fn number(size: Size, reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    reader.signed(match size {
         Size::Qword => Size::Dword,
         size => size,
-    };
-    Ok(Operand::Immediate(reader.signed(size)?))
+    })
 }
 
-/// Reads a port number.
-fn port(reader: &mut Reader<'_>) -> Result<Operand, DecodeError> {
-    Ok(Operand::Immediate(reader.unsigned(Size::Byte)?))
+/// Reads an immediate operand for an instruction of `size`.
+fn immediate(size: Size, reader: &mut Reader<'_>) -> Result<Operand, DecodeError> {
+    Ok(Operand::Immediate(number(size, reader)?))
+}
+
+/// Reads an immediate operand of `size` that has no sign.
+fn unsigned(size: Size, reader: &mut Reader<'_>) -> Result<Operand, DecodeError> {
+    Ok(Operand::Immediate(reader.unsigned(size)?))
 }
 
 /// Reads an offset of the address size, and returns the memory there.

@@ -8,11 +8,18 @@ use super::{
         Unary, //
     },
     bits::BitOperation,
+    branch::Counted,
+    bus::Segment,
+    control::SystemOperation,
+    decimal::Decimal,
+    flags::FlagOperation,
     operand::{
         Operand,
         Size, //
     },
-    string::StringOperation, //
+    shift::Shift,
+    string::StringOperation,
+    vector::VectorMove, //
 };
 
 /// What an instruction does. Operands are named as in [`Instruction`].
@@ -38,14 +45,100 @@ pub(super) enum Operation {
     CompareExchange,
     /// If destination equals rDX:rAX then destination = rCX:rBX. The operand size is of one half.
     CompareExchangePair,
+    /// Nothing; a destination is not accessed.
+    Nothing,
+    /// destination = offset of source.
+    LoadAddress,
+    /// destination = destination shifted by source.
+    Shift(Shift),
+    /// destination = destination shifted, with bits of source shifted in: by CL or the immediate.
+    DoubleShift { right: bool, by_cl: bool },
+    /// rDX:rAX = rAX * source.
+    Multiply { signed: bool },
+    /// destination = (destination or immediate) * source.
+    MultiplyInto,
+    /// rAX = rDX:rAX / source; rDX is the remainder.
+    Divide { signed: bool },
+    /// destination = number of the lowest, or with `reverse` highest, bit of source.
+    BitScan { reverse: bool },
+    /// The bytes of destination in reverse order.
+    SwapBytes,
+    /// Adjust AL or AX, with the immediate as base.
+    Decimal(Decimal),
+    /// destination = source, if the condition is met.
+    ConditionalMove(u8),
+    /// destination = 1 if the condition is met, else 0.
+    Set(u8),
+    /// Extend half of the accumulator to all of it.
+    ExtendAccumulator,
+    /// rDX = the sign of rAX.
+    SignAccumulator,
+    /// AL = all bits CF.
+    CarryToAl,
+    /// AL = source, AL bytes further.
+    Translate,
+    /// Check that destination is between the two numbers in source.
+    Bound,
+    /// A flag.
+    Flag(FlagOperation),
+    /// AH = flags.
+    LoadAh,
+    /// Flags = AH.
+    StoreAh,
+    /// Push RFLAGS.
+    PushFlags,
+    /// Pop RFLAGS.
+    PopFlags,
+    /// Push the eight general registers.
+    PushAll,
+    /// Pop them.
+    PopAll,
+    /// Make a stack frame of as many bytes as source, nested as deep as the immediate.
+    Enter,
+    /// Drop it.
+    Leave,
     /// Push source.
     Push,
+    /// Push source, a segment register.
+    PushSegment,
+    /// Pop to destination, a segment register.
+    PopSegment,
+    /// destination, a segment register, = source.
+    LoadSegment,
+    /// destination = source, a segment register.
+    StoreSegment,
+    /// This segment and destination = the far pointer in source.
+    LoadFarPointer(Segment),
     /// Pop to destination.
     Pop,
     /// Push the next RIP; RIP = source.
     Call,
     /// RIP = source.
     Jump,
+    /// RIP = source, if the condition is met.
+    Branch(u8),
+    /// RIP = source, if rCX says so.
+    CountedBranch(Counted),
+    /// Pop RIP, and drop as many bytes as source.
+    Return,
+    /// Push CS and the next RIP; CS and RIP = source.
+    FarCall,
+    /// CS and RIP = source.
+    FarJump,
+    /// Pop RIP and CS, and drop as many bytes as source.
+    FarReturn,
+    /// Pop RIP, CS and RFLAGS.
+    InterruptReturn,
+    /// The interrupt with the number in source.
+    Interrupt,
+    /// Interrupt 3.
+    Breakpoint,
+    /// Interrupt 4, if OF is set.
+    Overflow,
+    /// About system registers.
+    System(SystemOperation),
+    /// destination = source, of which one at least is a vector register.
+    MoveVector(VectorMove),
     /// destination = port source.
     In,
     /// Port destination = source.
@@ -94,6 +187,8 @@ pub(crate) struct Instruction {
     pub(super) destination: Operand,
     /// The second operand.
     pub(super) source: Operand,
+    /// A third operand, sign-extended, where there is one.
+    pub(super) immediate: Option<u64>,
     /// Whether there is a LOCK prefix. Then the destination is in memory.
     pub(super) lock: bool,
     /// The repeat prefix of a string instruction; of no meaning elsewhere.
@@ -102,7 +197,6 @@ pub(crate) struct Instruction {
 
 impl Instruction {
     /// Returns the number of bytes of the encoding, 1 to 15.
-    #[allow(dead_code, reason = "for the tests on the host")]
     pub(crate) const fn length(&self) -> u8 {
         self.length
     }

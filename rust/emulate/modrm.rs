@@ -54,6 +54,19 @@ impl ModRm {
             rm,
         })
     }
+
+    /// Reads the byte where all of it names registers, whatever ModRM.mod has: returns ModRM.reg
+    /// and ModRM.rm, 0 to 15.
+    pub(super) fn read_registers(
+        prefixes: &Prefixes,
+        reader: &mut Reader<'_>,
+    ) -> Result<(u8, u8), DecodeError> {
+        let byte = reader.byte()?;
+        Ok((
+            prefixes.rex.reg((byte >> 3) & 7),
+            prefixes.rex.base(byte & 7),
+        ))
+    }
 }
 
 /// Returns the segment that offsets with this base are in by default.

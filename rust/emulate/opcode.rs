@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The opcode tables: which operation an opcode is, and how its operands are encoded.
+//! What an opcode is: an operation, where its operands are, and how wide they are.
 
 use super::{
-    alu::{
-        Binary,
-        Unary, //
-    },
-    bits::BitOperation,
+    bus::Segment,
     decode::DecodeError,
     instruction::Operation,
+    one_byte,
     operand::Size,
     prefix::{
         Prefixes,
         Reader, //
     },
-    string::StringOperation, //
+    string::StringOperation,
+    two_byte,
+    vex, //
 };
 
 /// Where the operands of an instruction are, destination first.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
+    /// Nowhere, or always in the same registers.
+    Nothing,
+    /// Nowhere, but there is a ModRM byte.
+    ModRmOnly,
     /// ModRM.rm and ModRM.reg.
     RmReg,
     /// ModRM.reg and ModRM.rm.
@@ -29,16 +32,36 @@ pub(super) enum Form {
     MemReg,
     /// ModRM.reg and ModRM.rm, in memory only.
     RegMem,
+    /// ModRM.rm, ModRM.reg and a byte.
+    RmRegImm8,
+    /// ModRM.reg, ModRM.rm, and an immediate as for `RmImm`.
+    RegRmImm,
+    /// ModRM.reg, ModRM.rm and a sign-extended byte.
+    RegRmImm8,
     /// ModRM.rm, and an immediate of the operand size but at most 4 bytes.
     RmImm,
     /// ModRM.rm and a sign-extended byte.
     RmImm8,
+    /// ModRM.rm and the number 1.
+    RmOne,
+    /// ModRM.rm and CL.
+    RmCl,
     /// ModRM.rm is the destination.
     Rm,
     /// ModRM.rm, in memory only, is the destination.
     Mem,
     /// ModRM.rm is the source.
     RmSource,
+    /// ModRM.rm, in memory only, is the source.
+    MemSource,
+    /// The register in these low bits of the opcode is the destination.
+    Register(u8),
+    /// The register in these low bits of the opcode is the source.
+    RegisterSource(u8),
+    /// The register in these low bits of the opcode, and an immediate of the operand size.
+    RegisterImm(u8),
+    /// The register in these low bits of the opcode, and the accumulator.
+    RegisterAcc(u8),
     /// The accumulator and an immediate.
     AccImm,
     /// The accumulator, and memory at an offset in the instruction.
@@ -53,6 +76,48 @@ pub(super) enum Form {
     AccDx,
     /// The port in DX and the accumulator.
     DxAcc,
+    /// An immediate, as for `RmImm`, is the source.
+    Imm,
+    /// A sign-extended byte is the source.
+    Imm8,
+    /// Two bytes are the source.
+    Imm16,
+    /// Two bytes are the source, and a byte follows.
+    Imm16Imm8,
+    /// A byte that is no source.
+    Imm8Only,
+    /// A distance as large as the operand size but at most 4 bytes is the source.
+    Relative,
+    /// A distance of a byte is the source.
+    Relative8,
+    /// An offset of the operand size and a selector, in the instruction, are the source.
+    FarPointer,
+    /// The segment register in ModRM.reg, and ModRM.rm.
+    SegmentRm,
+    /// ModRM.rm, and the segment register in ModRM.reg.
+    RmSegment,
+    /// This segment register is the destination.
+    Segment(Segment),
+    /// This segment register is the source.
+    SegmentSource(Segment),
+    /// The control register in ModRM.reg, and the general one in ModRM.rm.
+    ControlReg,
+    /// The general register in ModRM.rm, and the control register in ModRM.reg.
+    RegControl,
+    /// The debug register in ModRM.reg, and the general one in ModRM.rm.
+    DebugReg,
+    /// The general register in ModRM.rm, and the debug register in ModRM.reg.
+    RegDebug,
+    /// The vector register in ModRM.reg, and that in ModRM.rm or memory.
+    VectorRm,
+    /// The vector register in ModRM.rm or memory, and that in ModRM.reg.
+    RmVector,
+    /// The vector register in ModRM.reg, and ModRM.rm, in memory only.
+    VectorMem,
+    /// ModRM.rm, in memory only, and the vector register in ModRM.reg.
+    MemVector,
+    /// What rBX points at, AL bytes further, is the source.
+    Table,
     /// As the string operation has them.
     String(StringOperation),
 }
@@ -72,6 +137,8 @@ pub(super) enum Width {
     Port,
     /// 4 bytes, or 8 with REX.W.
     Wide,
+    /// 4 bytes, or 8 in 64-bit mode.
+    Native,
 }
 
 impl Width {
@@ -84,11 +151,13 @@ impl Width {
             Self::Branch => prefixes.branch_operand(),
             Self::Port => prefixes.port_operand(),
             Self::Wide => prefixes.wide_operand(),
+            Self::Native if prefixes.long64() => Size::Qword,
+            Self::Native => Size::Dword,
         }
     }
 
     /// Returns the byte rule if the low bit of `opcode` is 0, as most opcodes have it, else `full`.
-    const fn by_low_bit(opcode: u8, full: Self) -> Self {
+    pub(super) const fn by_low_bit(opcode: u8, full: Self) -> Self {
         if opcode & 1 == 0 {
             Self::Byte
         } else {
@@ -106,7 +175,11 @@ pub(super) struct Entry {
 }
 
 /// Returns an entry, in the order in which manuals list an instruction.
-const fn entry(operation: Operation, form: Form, width: Width) -> Result<Entry, DecodeError> {
+pub(super) const fn entry(
+    operation: Operation,
+    form: Form,
+    width: Width,
+) -> Result<Entry, DecodeError> {
     Ok(Entry {
         operation,
         form,
@@ -114,159 +187,33 @@ const fn entry(operation: Operation, form: Form, width: Width) -> Result<Entry, 
     })
 }
 
+/// Returns the entry of an instruction without operands.
+pub(super) const fn plain(operation: Operation) -> Result<Entry, DecodeError> {
+    entry(operation, Form::Nothing, Width::Full)
+}
+
 /// Reads the rest of the opcode that starts with `first` and returns its entry.
+///
+/// A VEX prefix is part of the opcode, and makes `prefixes` what it says.
 pub(super) fn lookup(
-    prefixes: &Prefixes,
+    prefixes: &mut Prefixes,
     first: u8,
     reader: &mut Reader<'_>,
 ) -> Result<Entry, DecodeError> {
     match first {
         0x0f => match reader.byte()? {
-            0x38 => three_byte(prefixes, reader.byte()?),
-            second => two_byte(prefixes, second, reader),
+            0x38 => two_byte::lookup_38(prefixes, reader.byte()?),
+            second => two_byte::lookup(prefixes, second, reader),
         },
-        _ => one_byte(prefixes, first, reader),
+        // What would be lds and les with a register.
+        0xc4 | 0xc5 if prefixes.long64() || reader.peek()? >= 0xc0 => {
+            vex::lookup(prefixes, first, reader)
+        }
+        _ => one_byte::lookup(prefixes, first, reader),
     }
 }
 
 /// Returns ModRM.reg, which is part of the opcode in groups.
-fn group(reader: &Reader<'_>) -> Result<u8, DecodeError> {
+pub(super) fn group(reader: &Reader<'_>) -> Result<u8, DecodeError> {
     Ok((reader.peek()? >> 3) & 7)
-}
-
-/// Returns the entry of an opcode of one byte.
-fn one_byte(prefixes: &Prefixes, opcode: u8, reader: &Reader<'_>) -> Result<Entry, DecodeError> {
-    let full = Width::by_low_bit(opcode, Width::Full);
-    let port = Width::by_low_bit(opcode, Width::Port);
-    match opcode {
-        0x00..=0x3f => arithmetic(opcode, full),
-        0x63 if prefixes.long64() => {
-            let operation = Operation::Extend {
-                from: Size::Dword,
-                signed: true,
-            };
-            entry(operation, Form::RegRm, Width::Full)
-        }
-        0x6c | 0x6d => string(StringOperation::Input, port),
-        0x6e | 0x6f => string(StringOperation::Output, port),
-        0x82 if prefixes.long64() => Err(DecodeError::Invalid),
-        0x80..=0x83 => {
-            let operation = Operation::Binary(Binary::encoded(group(reader)?));
-            let form = if opcode == 0x83 {
-                Form::RmImm8
-            } else {
-                Form::RmImm
-            };
-            entry(operation, form, full)
-        }
-        0x84 | 0x85 => entry(Operation::Binary(Binary::Test), Form::RmReg, full),
-        0x86 | 0x87 => entry(Operation::Exchange, Form::RmReg, full),
-        0x88 | 0x89 => entry(Operation::Move, Form::RmReg, full),
-        0x8a | 0x8b => entry(Operation::Move, Form::RegRm, full),
-        0x8f => match group(reader)? {
-            0 => entry(Operation::Pop, Form::Rm, Width::Stack),
-            _ => Err(DecodeError::Unsupported),
-        },
-        0xa0 | 0xa1 => entry(Operation::Move, Form::AccOffset, full),
-        0xa2 | 0xa3 => entry(Operation::Move, Form::OffsetAcc, full),
-        0xa4 | 0xa5 => string(StringOperation::Move, full),
-        0xa6 | 0xa7 => string(StringOperation::Compare, full),
-        0xa8 | 0xa9 => entry(Operation::Binary(Binary::Test), Form::AccImm, full),
-        0xaa | 0xab => string(StringOperation::Store, full),
-        0xac | 0xad => string(StringOperation::Load, full),
-        0xae | 0xaf => string(StringOperation::Scan, full),
-        0xc6 | 0xc7 => match group(reader)? {
-            0 => entry(Operation::Move, Form::RmImm, full),
-            // With register operands of 0: xabort and xbegin.
-            7 => Err(DecodeError::Unsupported),
-            _ => Err(DecodeError::Invalid),
-        },
-        0xe4 | 0xe5 => entry(Operation::In, Form::AccPort, port),
-        0xe6 | 0xe7 => entry(Operation::Out, Form::PortAcc, port),
-        0xec | 0xed => entry(Operation::In, Form::AccDx, port),
-        0xee | 0xef => entry(Operation::Out, Form::DxAcc, port),
-        0xf6 | 0xf7 => match group(reader)? {
-            0 | 1 => entry(Operation::Binary(Binary::Test), Form::RmImm, full),
-            2 => entry(Operation::Unary(Unary::Not), Form::Rm, full),
-            3 => entry(Operation::Unary(Unary::Negate), Form::Rm, full),
-            _ => Err(DecodeError::Unsupported),
-        },
-        0xfe | 0xff => match group(reader)? {
-            0 => entry(Operation::Unary(Unary::Increment), Form::Rm, full),
-            1 => entry(Operation::Unary(Unary::Decrement), Form::Rm, full),
-            _ if opcode == 0xfe => Err(DecodeError::Invalid),
-            2 => entry(Operation::Call, Form::RmSource, Width::Branch),
-            4 => entry(Operation::Jump, Form::RmSource, Width::Branch),
-            6 => entry(Operation::Push, Form::RmSource, Width::Stack),
-            7 => Err(DecodeError::Invalid),
-            _ => Err(DecodeError::Unsupported),
-        },
-        _ => Err(DecodeError::Unsupported),
-    }
-}
-
-/// Returns the entry of an opcode below 40, of which six of eight are arithmetic.
-fn arithmetic(opcode: u8, full: Width) -> Result<Entry, DecodeError> {
-    let form = match opcode & 7 {
-        0 | 1 => Form::RmReg,
-        2 | 3 => Form::RegRm,
-        4 | 5 => Form::AccImm,
-        _ => return Err(DecodeError::Unsupported),
-    };
-    entry(Operation::Binary(Binary::encoded(opcode >> 3)), form, full)
-}
-
-/// Returns the entry of a string instruction.
-const fn string(operation: StringOperation, width: Width) -> Result<Entry, DecodeError> {
-    entry(Operation::String(operation), Form::String(operation), width)
-}
-
-/// Returns the entry of the opcode 0F `opcode`.
-fn two_byte(prefixes: &Prefixes, opcode: u8, reader: &Reader<'_>) -> Result<Entry, DecodeError> {
-    let full = Width::by_low_bit(opcode, Width::Full);
-    match opcode {
-        0xa3 | 0xab | 0xb3 | 0xbb => {
-            let operation = Operation::Bit(BitOperation::encoded(opcode >> 3));
-            entry(operation, Form::RmReg, Width::Full)
-        }
-        0xb0 | 0xb1 => entry(Operation::CompareExchange, Form::RmReg, full),
-        0xb6 | 0xb7 | 0xbe | 0xbf => {
-            let from = if opcode & 1 == 0 {
-                Size::Byte
-            } else {
-                Size::Word
-            };
-            let signed = opcode & 8 != 0;
-            entry(Operation::Extend { from, signed }, Form::RegRm, Width::Full)
-        }
-        0xba => match group(reader)? {
-            operation @ 4..=7 => {
-                let operation = Operation::Bit(BitOperation::encoded(operation));
-                entry(operation, Form::RmImm8, Width::Full)
-            }
-            _ => Err(DecodeError::Invalid),
-        },
-        0xc0 | 0xc1 => entry(Operation::ExchangeAdd, Form::RmReg, full),
-        0xc3 if !prefixes.operand_size && prefixes.repeat.is_none() => {
-            entry(Operation::Move, Form::MemReg, Width::Wide)
-        }
-        0xc7 => match group(reader)? {
-            1 => entry(Operation::CompareExchangePair, Form::Mem, Width::Wide),
-            _ => Err(DecodeError::Unsupported),
-        },
-        _ => Err(DecodeError::Unsupported),
-    }
-}
-
-/// Returns the entry of the opcode 0F 38 `opcode`.
-fn three_byte(prefixes: &Prefixes, opcode: u8) -> Result<Entry, DecodeError> {
-    if prefixes.repeat.is_some() {
-        // F2 makes the same opcodes crc32.
-        return Err(DecodeError::Unsupported);
-    }
-    match opcode {
-        0xf0 => entry(Operation::MoveSwapped, Form::RegMem, Width::Full),
-        0xf1 => entry(Operation::MoveSwapped, Form::MemReg, Width::Full),
-        _ => Err(DecodeError::Unsupported),
-    }
 }

@@ -230,6 +230,18 @@ pub(super) enum Operand {
     Memory(Memory),
     /// In the instruction, sign-extended.
     Immediate(u64),
+    /// An offset, relative to that of the next instruction.
+    Relative(u64),
+    /// A segment register.
+    Segment(Segment),
+    /// A selector and an offset in the instruction.
+    Far { selector: u16, offset: u64 },
+    /// A control register, 0, 2, 3, 4 or 8.
+    Control(u8),
+    /// A debug register, 0 to 7.
+    Debug(u8),
+    /// A vector register, 0 to 15.
+    Vector(u8),
 }
 
 impl Operand {
@@ -242,13 +254,14 @@ impl Operand {
         write: bool,
     ) -> Result<Place, Stop> {
         Ok(match self {
-            Self::None => return Err(Stop::Unsupported),
             Self::Register(register) => Place::Register(*register),
             Self::Immediate(value) => Place::Immediate(*value),
+            Self::Relative(distance) => Place::Immediate(next_rip.wrapping_add(*distance)),
             Self::Memory(memory) => {
                 let offset = memory.offset(next_rip, |register| bus.gpr(register));
                 Place::Memory(bus.linear(memory.segment, offset, size, write)?)
             }
+            _ => return Err(Stop::Unsupported),
         })
     }
 }

@@ -96,6 +96,16 @@ impl Rex {
     }
 }
 
+/// The prefix that tells vector instructions with one opcode apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VectorPrefix {
+    None,
+    /// 66.
+    OperandSize,
+    F3,
+    F2,
+}
+
 /// The prefixes of an instruction.
 pub(super) struct Prefixes {
     mode: Mode,
@@ -153,6 +163,27 @@ impl Prefixes {
     fn override_segment(&mut self, segment: Segment) {
         if !self.long64() || matches!(segment, Segment::Fs | Segment::Gs) {
             self.segment = Some(segment);
+        }
+    }
+
+    /// Returns the mode.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Notes the upper bits of register numbers that a VEX prefix has: of ModRM.reg, of the index
+    /// and of the base in bits 2 to 0.
+    pub(super) fn set_vex_registers(&mut self, bits: u8) {
+        self.rex = Rex(0x40 | bits & 7);
+    }
+
+    /// Returns the prefix that tells vector instructions apart.
+    pub(super) fn vector_prefix(&self) -> VectorPrefix {
+        match (self.repeat, self.operand_size) {
+            (Some(Repeat::WhileEqual), _) => VectorPrefix::F3,
+            (Some(Repeat::WhileNotEqual), _) => VectorPrefix::F2,
+            (None, true) => VectorPrefix::OperandSize,
+            (None, false) => VectorPrefix::None,
         }
     }
 

@@ -63,6 +63,75 @@ void kvm_rs_fpu_sync(void)
 		switch_fpu_return();
 }
 
+/* The instruction that @insn makes of the number of a vector register. */
+#define WITH_VECTOR(index, insn)	\
+	switch (index) {		\
+	case 0: insn(0); break;		\
+	case 1: insn(1); break;		\
+	case 2: insn(2); break;		\
+	case 3: insn(3); break;		\
+	case 4: insn(4); break;		\
+	case 5: insn(5); break;		\
+	case 6: insn(6); break;		\
+	case 7: insn(7); break;		\
+	case 8: insn(8); break;		\
+	case 9: insn(9); break;		\
+	case 10: insn(10); break;	\
+	case 11: insn(11); break;	\
+	case 12: insn(12); break;	\
+	case 13: insn(13); break;	\
+	case 14: insn(14); break;	\
+	case 15: insn(15); break;	\
+	}
+
+#define READ_XMM(n)	asm volatile("movups %%xmm" #n ", %0" : "=m"(*vector))
+#define READ_YMM(n)	asm volatile("vmovups %%ymm" #n ", %0" : "=m"(*vector))
+#define WRITE_XMM(n)	asm volatile("movups %0, %%xmm" #n : : "m"(*vector))
+#define WRITE_YMM(n)	asm volatile("vmovups %0, %%ymm" #n : : "m"(*vector))
+
+struct vector {
+	u8 bytes[32];
+};
+
+/**
+ * kvm_rs_fpu_read_vector() - Copy a vector register of the current task
+ * @index:	Its number, 0 to 15
+ * @data:	32 bytes, of which the host's width is written
+ */
+void kvm_rs_fpu_read_vector(unsigned int index, void *data)
+{
+	struct vector *vector = data;
+
+	fpregs_lock();
+	kvm_rs_fpu_sync();
+	if (boot_cpu_has(X86_FEATURE_AVX)) {
+		WITH_VECTOR(index, READ_YMM);
+	} else {
+		WITH_VECTOR(index, READ_XMM);
+	}
+	fpregs_unlock();
+}
+
+/**
+ * kvm_rs_fpu_write_vector() - Replace a vector register of the current task
+ * @index:	Its number, 0 to 15
+ * @data:	32 bytes
+ * @wide:	Replace all of it where the host has AVX, not the lower half
+ */
+void kvm_rs_fpu_write_vector(unsigned int index, const void *data, bool wide)
+{
+	const struct vector *vector = data;
+
+	fpregs_lock();
+	kvm_rs_fpu_sync();
+	if (wide && boot_cpu_has(X86_FEATURE_AVX)) {
+		WITH_VECTOR(index, WRITE_YMM);
+	} else {
+		WITH_VECTOR(index, WRITE_XMM);
+	}
+	fpregs_unlock();
+}
+
 /**
  * kvm_rs_fpu_get() - Copy the guest's FXSAVE image
  * @fpu:	The guest FPU, not loaded

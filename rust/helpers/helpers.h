@@ -150,6 +150,8 @@ void kvm_rs_fpu_free(struct fpu_guest *fpu);
 void kvm_rs_fpu_load_guest(struct fpu_guest *fpu);
 void kvm_rs_fpu_load_host(struct fpu_guest *fpu);
 void kvm_rs_fpu_sync(void);
+void kvm_rs_fpu_read_vector(unsigned int index, void *data);
+void kvm_rs_fpu_write_vector(unsigned int index, const void *data, bool wide);
 void kvm_rs_fpu_get(struct fpu_guest *fpu, void *fxsave);
 void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave);
 unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);

@@ -101,3 +101,19 @@ pub(crate) fn sync() {
     // SAFETY: The shim only completes the task's own switch.
     unsafe { bindings::kvm_rs_fpu_sync() };
 }
+
+/// Returns the vector register `index`, 0 to 15, of the guest's FPU, which must be loaded: YMM, or with
+/// its upper half 0 on a host that has none.
+pub(crate) fn read_vector(index: u8) -> [u8; 32] {
+    let mut data = [0; 32];
+    // SAFETY: `data` has the 32 bytes that are written.
+    unsafe { bindings::kvm_rs_fpu_read_vector(u32::from(index), data.as_mut_ptr().cast()) };
+    data
+}
+
+/// Sets the lower half of the vector register `index`, 0 to 15, of the guest's FPU, which must be
+/// loaded, or with `wide` all 32 bytes.
+pub(crate) fn write_vector(index: u8, data: &[u8; 32], wide: bool) {
+    // SAFETY: `data` has the 32 bytes that are read.
+    unsafe { bindings::kvm_rs_fpu_write_vector(u32::from(index), data.as_ptr().cast(), wide) };
+}

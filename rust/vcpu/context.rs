@@ -187,6 +187,32 @@ impl Context {
         }
     }
 
+    /// As [`Context::translate`], for an access that the processor makes by itself, as to a
+    /// descriptor table.
+    pub(super) fn translate_table(
+        &self,
+        vm: &Vm,
+        linear: u64,
+        write: bool,
+    ) -> Result<Gpa, Exception> {
+        let access = WalkAccess {
+            write,
+            execute: false,
+            implicit: true,
+        };
+        translate(vm.memory(), &self.paging, Gva::new(linear), access)
+            .map_err(|fault| Exception::page_fault(fault.error_code, fault.gva.value()))
+    }
+
+    /// Returns `linear` without what an address of the mode does not have.
+    pub(super) fn wrap(&self, linear: u64) -> u64 {
+        if self.paging.efer.contains(Efer::LMA) {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        }
+    }
+
     /// Reads up to `N` bytes of code at `rip`, fewer if the next page is not there.
     pub(super) fn fetch<const N: usize>(
         &self,

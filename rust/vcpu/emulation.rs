@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Executing one instruction of the guest in software, because what it accesses is no memory.
+//! Executing one instruction of the guest in software, because what it accesses is no memory, or
+//! because the CPU does not enter the guest in the state that it is in.
+
+mod port;
+mod system;
 
 use super::{
     context::{
         Context,
         MAX_INSTRUCTION, //
     },
+    events::Interrupted,
     pending::{
         AccessLog,
+        Asked,
         Done,
         Pending, //
     },
     run::Next,
-    state::State,
+    state::{
+        MpState,
+        State, //
+    },
     stats::Event,
     tracing,
+    Owned,
     Vcpu, //
 };
 use crate::{
@@ -25,9 +35,11 @@ use crate::{
         Bus,
         DecodeError,
         Instruction,
+        InterruptKind,
         Mode,
         Outcome,
         Segment as Name,
+        Shadow,
         Stop, //
     },
     linux::task,
@@ -39,6 +51,17 @@ use crate::{
     vm::{
         coalesced::Space,
         Vm, //
+    },
+    vmx::{
+        field,
+        guest_state::{
+            BLOCKING_BY_MOV_SS,
+            BLOCKING_BY_STI, //
+        },
+        inject::{
+            EventInfo,
+            EventKind, //
+        }, //
     },
     x86::{
         addr::{
@@ -60,20 +83,39 @@ enum DeviceExit {
     Read(Gpa, usize),
     /// Write these bytes.
     Write(Gpa, usize, [u8; 8]),
+    /// Read this many bytes from this port.
+    PortRead(u16, usize),
+    /// Write to this port the bytes that are in the run page.
+    PortWrite(u16, usize),
+    /// What the run page has, to be finished in this way.
+    Prepared(Pending),
     /// Something failed for the client.
     Error(Error),
+}
+
+/// What else an instruction does once it is complete.
+#[derive(Clone, Copy)]
+enum After {
+    /// The vCPU halts.
+    Halt,
+    /// The client, which has the local APIC, is told that the task priority is lower.
+    LowerPriority,
 }
 
 /// The guest as the instruction sees it.
 struct Machine<'a> {
     vm: &'a Vm,
     vcpu: &'a Vcpu,
-    state: &'a mut State,
+    owned: &'a mut Owned,
     context: &'a Context,
+    /// Bytes of the instruction.
+    length: u32,
     log: AccessLog,
     /// Accesses to devices in this execution.
     accesses: usize,
     exit: Option<DeviceExit>,
+    after: Option<After>,
+    shadow: Option<Shadow>,
 }
 
 /// Turns an exception into what stops an instruction.
@@ -86,15 +128,21 @@ fn fault(exception: Exception) -> Stop {
 }
 
 impl Machine<'_> {
+    /// Returns the access to a device that is next in order, if it was done.
+    fn next_done(&mut self) -> Option<Done> {
+        let index = self.accesses;
+        self.accesses += 1;
+        self.log.get(index)
+    }
+
     /// Returns what was read by the access to a device that is next in order, or asks for it.
     fn device_read(&mut self, gpa: Gpa, data: &mut [u8]) -> Result<(), Stop> {
-        if self.vcpu.read_apic_page(self.vm, self.state, gpa, data) {
+        let state = &mut self.owned.state;
+        if self.vcpu.read_apic_page(self.vm, state, gpa, data) {
             tracing::mmio(MMIO_READ, gpa.value(), data);
             return Ok(());
         }
-        let index = self.accesses;
-        self.accesses += 1;
-        match self.log.get(index) {
+        match self.next_done() {
             Some(done) => {
                 for (target, source) in data.iter_mut().zip(done.data) {
                     *target = source;
@@ -110,24 +158,17 @@ impl Machine<'_> {
 
     /// Does the write to a device that is next in order, unless it was done.
     fn device_write(&mut self, gpa: Gpa, data: &[u8]) -> Result<(), Stop> {
-        if self.vcpu.write_apic_page(self.vm, self.state, gpa, data) {
+        let state = &mut self.owned.state;
+        if self.vcpu.write_apic_page(self.vm, state, gpa, data) {
             tracing::mmio(MMIO_WRITE, gpa.value(), data);
             return Ok(());
         }
-        let index = self.accesses;
-        self.accesses += 1;
-        if self.log.get(index).is_some() {
+        if self.next_done().is_some() {
             return Ok(());
         }
-        // Once in the ring, it must not be done again, so first comes the note that it was.
-        let before = self.log;
-        if self.log.push(Done { data: [0; 8] }) {
-            let ring = self.vm.coalesced();
-            if ring.write(Space::Mmio, gpa.value(), data) {
-                tracing::mmio(MMIO_WRITE, gpa.value(), data);
-                return Ok(());
-            }
-            self.log = before;
+        if self.coalesce(Space::Mmio, gpa.value(), data) {
+            tracing::mmio(MMIO_WRITE, gpa.value(), data);
+            return Ok(());
         }
         let mut bytes = [0; 8];
         for (target, &source) in bytes.iter_mut().zip(data) {
@@ -135,6 +176,20 @@ impl Machine<'_> {
         }
         self.exit = Some(DeviceExit::Write(gpa, data.len(), bytes));
         Err(Stop::Pending)
+    }
+
+    /// Leaves a write in the ring of those that the client looks at later, if it wants that.
+    fn coalesce(&mut self, space: Space, address: u64, data: &[u8]) -> bool {
+        // Once in the ring, it must not be done again, so first comes the note that it was.
+        let before = self.log;
+        if !self.log.push(Done { data: [0; 8] }) {
+            return false;
+        }
+        let done = self.vm.coalesced().write(space, address, data);
+        if !done {
+            self.log = before;
+        }
+        done
     }
 
     fn fail(&mut self, error: Error) -> Stop {
@@ -178,27 +233,27 @@ impl Machine<'_> {
 
 impl Bus for Machine<'_> {
     fn gpr(&self, index: u8) -> u64 {
-        self.state.gpr(usize::from(index))
+        self.owned.state.gpr(usize::from(index))
     }
 
     fn set_gpr(&mut self, index: u8, value: u64) {
-        self.state.set_gpr(usize::from(index), value);
+        self.owned.state.set_gpr(usize::from(index), value);
     }
 
     fn rflags(&self) -> u64 {
-        self.state.fetched_rflags()
+        self.owned.state.fetched_rflags()
     }
 
     fn set_rflags(&mut self, value: u64) {
-        self.state.set_rflags(value);
+        self.owned.state.set_rflags(value);
     }
 
     fn rip(&self) -> u64 {
-        self.state.fetched_rip()
+        self.owned.state.fetched_rip()
     }
 
     fn set_rip(&mut self, value: u64) {
-        self.state.set_rip(value);
+        self.owned.state.set_rip(value);
     }
 
     fn mode(&self) -> Mode {
@@ -271,13 +326,12 @@ impl Bus for Machine<'_> {
         Ok(true)
     }
 
-    fn port_in(&mut self, _port: u16, _data: &mut [u8]) -> Result<(), Stop> {
-        // Port I/O exits by itself and is not executed here.
-        Err(Stop::Unsupported)
+    fn port_in(&mut self, port: u16, data: &mut [u8]) -> Result<(), Stop> {
+        self.read_port(port, data)
     }
 
-    fn port_out(&mut self, _port: u16, _data: &[u8]) -> Result<(), Stop> {
-        Err(Stop::Unsupported)
+    fn port_out(&mut self, port: u16, data: &[u8]) -> Result<(), Stop> {
+        self.write_port(port, data)
     }
 }
 
@@ -317,11 +371,13 @@ fn exchange(
 /// How the emulation of an instruction ended, before the VMCS is told.
 enum End {
     /// RIP is behind the instruction.
-    Done,
+    Done(Option<After>, Option<Shadow>),
     /// An iteration of a string instruction is done.
     Iterated,
     /// The guest goes on with this exception.
     Fault(Exception),
+    /// The guest goes on with the event that the instruction raises, once it has been injected.
+    Inject(EventInfo),
     /// To the client.
     ToUser,
     /// It cannot be emulated.
@@ -331,21 +387,24 @@ enum End {
 }
 
 /// Emulates the instruction at RIP, or goes on with one that the client has done an access for.
+///
+/// The instruction is complete, or has raised an exception, or the client is asked, on return; it
+/// was executed in the mode that the guest was in, and the guest may be in another one after. A
+/// repeated string instruction goes on until something else wants the vCPU.
 pub(crate) fn emulate(
     vm: &Vm,
     vcpu: &Vcpu,
-    owned: &mut super::Owned,
+    owned: &mut Owned,
     mut resume: Option<(Instruction, AccessLog)>,
 ) -> Result<Next> {
     loop {
         let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
-        let state = &mut owned.state;
         let (instruction, log) = match resume.take() {
             Some(resumed) => resumed,
-            None => match decode(vm, state, &context) {
+            None => match decode(vm, &owned.state, &context) {
                 Ok(instruction) => (instruction, AccessLog::default()),
                 Err(Refused::Fault(exception)) => {
-                    state.raise(exception);
+                    owned.state.raise(exception);
                     return Ok(Next::Resume);
                 }
                 Err(Refused::Unsupported(bytes)) => {
@@ -353,23 +412,31 @@ pub(crate) fn emulate(
                 }
             },
         };
-        let end = step(vm, vcpu, state, &context, &instruction, log);
+        // What a POPF or IRET puts there counts for the instruction after it.
+        let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
+        let end = step(vm, vcpu, owned, &context, &instruction, log);
         match end {
-            End::Done => {
-                owned.with_vmcs(|vmcs, state| state.finish_instruction(vmcs));
-                return Ok(Next::Resume);
+            End::Done(after, shadow) => {
+                finish(owned, trap, shadow);
+                return Ok(after.map_or(Next::Resume, |after| do_after(vcpu, owned, after)));
             }
             End::Iterated => {
-                let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
                 if trap || task::work_pending() || vcpu.doorbell().is_pending() {
                     if trap {
-                        owned.with_vmcs(|vmcs, state| state.finish_instruction(vmcs));
+                        finish(owned, trap, None);
                     }
                     return Ok(Next::Resume);
                 }
             }
             End::Fault(exception) => {
                 owned.state.raise(exception);
+                return Ok(Next::Resume);
+            }
+            End::Inject(event) => {
+                owned.state.events.interrupted = Some(Interrupted {
+                    event,
+                    instruction_length: u32::from(instruction.length()),
+                });
                 return Ok(Next::Resume);
             }
             End::ToUser => return Ok(Next::ToUser),
@@ -380,6 +447,43 @@ pub(crate) fn emulate(
                     .unwrap_or(([0; MAX_INSTRUCTION], 0));
                 return Ok(cannot_emulate(vcpu, &bytes));
             }
+        }
+    }
+}
+
+/// Does what the end of an instruction does besides moving RIP. A single step traps if RFLAGS.TF was
+/// set before, not after MOV SS; other blocking ends, and that of the instruction begins.
+fn finish(owned: &mut Owned, trap: bool, shadow: Option<Shadow>) {
+    owned.with_vmcs(|vmcs, state| {
+        state.end_blocking(vmcs);
+        match shadow {
+            Some(Shadow::Sti) => vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_STI),
+            Some(Shadow::MovSs) => {
+                vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_MOV_SS);
+            }
+            None => {}
+        }
+        if trap && shadow != Some(Shadow::MovSs) {
+            state.step_trap();
+        }
+    });
+}
+
+/// Does what an instruction does once it is complete.
+fn do_after(vcpu: &Vcpu, owned: &mut Owned, after: After) -> Next {
+    match after {
+        After::Halt if vcpu.controller().is_some() => {
+            // The run loop sleeps until there is something to do.
+            owned.state.mp_state = MpState::Halted;
+            Next::Resume
+        }
+        After::Halt => {
+            vcpu.run_page().set_plain(bindings::KVM_EXIT_HLT);
+            Next::ToUser
+        }
+        After::LowerPriority => {
+            vcpu.run_page().set_plain(bindings::KVM_EXIT_SET_TPR);
+            Next::ToUser
         }
     }
 }
@@ -411,65 +515,104 @@ fn decode(vm: &Vm, state: &State, context: &Context) -> Result<Instruction, Refu
 fn step(
     vm: &Vm,
     vcpu: &Vcpu,
-    state: &mut State,
+    owned: &mut Owned,
     context: &Context,
     instruction: &Instruction,
     log: AccessLog,
 ) -> End {
-    let rip = state.fetched_rip();
+    let rip = owned.state.fetched_rip();
     let mut machine = Machine {
         vm,
         vcpu,
-        state,
+        owned,
         context,
+        length: u32::from(instruction.length()),
         log,
         accesses: 0,
         exit: None,
+        after: None,
+        shadow: None,
     };
     let result = emulate::execute(instruction, &mut machine);
-    let exit = machine.exit.take();
-    let log = machine.log;
+    let Machine {
+        exit,
+        log,
+        after,
+        shadow,
+        ..
+    } = machine;
     match result {
-        Ok(Outcome::Done) => End::Done,
+        Ok(Outcome::Done) => End::Done(after, shadow),
         Ok(Outcome::Again) => End::Iterated,
         Err(Stop::Fault(fault)) => End::Fault(Exception {
             vector: Vector::new(fault.vector),
             error_code: fault.error_code,
             payload: fault.address,
         }),
+        Err(Stop::Interrupt { vector, kind }) => End::Inject(EventInfo {
+            kind: match kind {
+                InterruptKind::Software => EventKind::SoftwareInterrupt,
+                InterruptKind::Exception => EventKind::SoftwareException,
+            },
+            vector,
+            error_code: None,
+            nmi_unblocked: false,
+        }),
         Err(Stop::Unsupported) => End::Unsupported,
         Err(Stop::Pending) => {
-            vcpu.count_event(Event::MmioExit);
-            let read = match exit {
-                Some(DeviceExit::Read(gpa, len)) => {
-                    // CAST: At most 8.
-                    vcpu.run_page().set_mmio(gpa.value(), len as u32, None);
-                    let none = [0; 8];
-                    tracing::mmio(
-                        MMIO_READ_UNSATISFIED,
-                        gpa.value(),
-                        none.get(..len).unwrap_or(&none),
-                    );
-                    Some((gpa, len))
-                }
-                Some(DeviceExit::Write(gpa, len, data)) => {
-                    // CAST: At most 8.
-                    vcpu.run_page()
-                        .set_mmio(gpa.value(), len as u32, Some(data));
-                    tracing::mmio(MMIO_WRITE, gpa.value(), data.get(..len).unwrap_or(&data));
-                    None
-                }
+            let asked = match exit {
                 Some(DeviceExit::Error(error)) => return End::Failed(error),
-                None => return End::Unsupported,
+                Some(DeviceExit::Prepared(pending)) => {
+                    owned.state.pending = Some(pending);
+                    return End::ToUser;
+                }
+                Some(exit) => ask(vcpu, exit),
+                None => None,
             };
-            state.pending = Some(Pending::Mmio {
+            let Some(asked) = asked else {
+                return End::Unsupported;
+            };
+            owned.state.pending = Some(Pending::Mmio {
                 instruction: *instruction,
                 rip,
                 log,
-                read,
+                asked,
             });
             End::ToUser
         }
+    }
+}
+
+/// Asks the client to do an access to a device; `None` for what is none.
+fn ask(vcpu: &Vcpu, exit: DeviceExit) -> Option<Asked> {
+    let page = vcpu.run_page();
+    match exit {
+        DeviceExit::Read(gpa, len) => {
+            vcpu.count_event(Event::MmioExit);
+            // CAST: At most 8.
+            page.set_mmio(gpa.value(), len as u32, None);
+            let none = [0; 8];
+            let nothing = none.get(..len).unwrap_or(&none);
+            tracing::mmio(MMIO_READ_UNSATISFIED, gpa.value(), nothing);
+            Some(Asked::MmioRead(gpa, len))
+        }
+        DeviceExit::Write(gpa, len, data) => {
+            vcpu.count_event(Event::MmioExit);
+            // CAST: At most 8.
+            page.set_mmio(gpa.value(), len as u32, Some(data));
+            tracing::mmio(MMIO_WRITE, gpa.value(), data.get(..len).unwrap_or(&data));
+            Some(Asked::Write)
+        }
+        DeviceExit::PortRead(port, len) => {
+            // CAST: At most 4, as below.
+            page.set_io(true, len as u8, port, 1);
+            Some(Asked::PortRead)
+        }
+        DeviceExit::PortWrite(port, len) => {
+            page.set_io(false, len as u8, port, 1);
+            Some(Asked::Write)
+        }
+        DeviceExit::Prepared(_) | DeviceExit::Error(_) => None,
     }
 }
 
@@ -497,23 +640,25 @@ fn cannot_emulate(vcpu: &Vcpu, &(bytes, len): &([u8; MAX_INSTRUCTION], usize)) -
     Next::ToUser
 }
 
-/// Finishes an access to memory-mapped I/O after the client has done it.
+/// Finishes an access to a device after the client has done it.
 pub(crate) fn complete(
     vm: &Vm,
     vcpu: &Vcpu,
-    owned: &mut super::Owned,
+    owned: &mut Owned,
     instruction: Instruction,
     rip: u64,
     mut log: AccessLog,
-    read: Option<(Gpa, usize)>,
+    asked: Asked,
 ) -> Result<Next> {
-    let data = if let Some((gpa, len)) = read {
-        let data = vcpu.run_page().mmio_data();
-        tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
-        data
-    } else {
-        [0; 8]
-    };
+    let mut data = [0; 8];
+    match asked {
+        Asked::MmioRead(gpa, len) => {
+            data = vcpu.run_page().mmio_data();
+            tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
+        }
+        Asked::PortRead => vcpu.run_page().read_data(&mut data),
+        Asked::Write => {}
+    }
     // The client may have moved the guest elsewhere; then the instruction is abandoned.
     let current = owned.with_vmcs(|vmcs, state| state.rip(vmcs));
     if current != rip {

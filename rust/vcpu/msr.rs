@@ -221,17 +221,44 @@ impl State {
         Ok(())
     }
 
+    /// Returns the value of an MSR for the guest; KVM_MSR_EXIT_REASON_* if it may not have it.
+    #[inline]
+    pub(super) fn read_filtered_msr(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        index: u32,
+    ) -> Result<u64, u32> {
+        if self.is_filtered(index, Direction::Read) {
+            return Err(bindings::KVM_MSR_EXIT_REASON_FILTER);
+        }
+        self.read_msr(vm, vcpu, vmcs, index, false)
+            .map_err(exit_reason)
+    }
+
+    /// Writes an MSR for the guest; KVM_MSR_EXIT_REASON_* if it may not.
+    #[inline]
+    pub(super) fn write_filtered_msr(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        index: u32,
+        value: u64,
+    ) -> Result<(), u32> {
+        if self.is_filtered(index, Direction::Write) {
+            return Err(bindings::KVM_MSR_EXIT_REASON_FILTER);
+        }
+        self.write_msr(vm, vcpu, vmcs, index, value, false)
+            .map_err(exit_reason)
+    }
+
     /// Does RDMSR of the guest; returns whether it is done, and not left to the client.
     pub(crate) fn rdmsr(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> bool {
         // CAST: The instruction takes ECX.
         let index = self.gpr(RCX) as u32;
-        let result = if self.is_filtered(index, Direction::Read) {
-            Err(bindings::KVM_MSR_EXIT_REASON_FILTER)
-        } else {
-            self.read_msr(vm, vcpu, vmcs, index, false)
-                .map_err(exit_reason)
-        };
-        match result {
+        match self.read_filtered_msr(vm, vcpu, vmcs, index) {
             Ok(value) => {
                 trace::kvm_msr(|| (false, index, value, false));
                 self.set_edx_eax(value);
@@ -246,13 +273,7 @@ impl State {
     pub(crate) fn wrmsr(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) -> bool {
         // CAST: The instruction takes ECX.
         let (index, value) = (self.gpr(RCX) as u32, self.edx_eax());
-        let result = if self.is_filtered(index, Direction::Write) {
-            Err(bindings::KVM_MSR_EXIT_REASON_FILTER)
-        } else {
-            self.write_msr(vm, vcpu, vmcs, index, value, false)
-                .map_err(exit_reason)
-        };
-        match result {
+        match self.write_filtered_msr(vm, vcpu, vmcs, index, value) {
             Ok(()) => {
                 trace::kvm_msr(|| (true, index, value, false));
                 self.skip_instruction(vmcs);

@@ -22,6 +22,17 @@ pub(crate) struct Done {
     pub(crate) data: [u8; 8],
 }
 
+/// What the client was asked for, for an instruction that is executed in software.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// To read memory-mapped I/O: as many bytes at this address.
+    MmioRead(Gpa, usize),
+    /// To read from a port.
+    PortRead,
+    /// To write.
+    Write,
+}
+
 /// The accesses to devices that an instruction has made so far.
 ///
 /// When it is executed again, these are answered from here and not repeated.
@@ -91,7 +102,7 @@ pub(crate) enum Pending {
         /// Length of the instruction.
         length: u32,
     },
-    /// An instruction that accesses memory-mapped I/O.
+    /// An instruction that is executed in software and accesses a device.
     Mmio {
         /// The instruction.
         instruction: Instruction,
@@ -99,8 +110,7 @@ pub(crate) enum Pending {
         rip: u64,
         /// What it has accessed so far.
         log: AccessLog,
-        /// The client was asked for a read, whose data is the next entry of the log: where, and its
-        /// size.
-        read: Option<(Gpa, usize)>,
+        /// What the client was asked for; it is the next entry of the log.
+        asked: Asked,
     },
 }

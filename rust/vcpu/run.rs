@@ -160,8 +160,8 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             instruction,
             rip,
             log,
-            read,
-        }) => emulation::complete(vm, vcpu, owned, instruction, rip, log, read),
+            asked,
+        }) => emulation::complete(vm, vcpu, owned, instruction, rip, log, asked),
     }
 }
 

@@ -401,7 +401,7 @@ impl State {
 
     /// Ends blocking by STI or MOV SS.
     #[inline]
-    fn end_blocking(&self, vmcs: &CurrentVmcs<'_>) {
+    pub(super) fn end_blocking(&self, vmcs: &CurrentVmcs<'_>) {
         let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
         if blocking & (BLOCKING_BY_STI | BLOCKING_BY_MOV_SS) != 0 {
             vmcs.write(

@@ -2,6 +2,11 @@
 
 //! The decoder against that of `iced-x86`.
 
+use iced_x86::{
+    EncodingKind,
+    Mnemonic, //
+};
+
 use super::{
     super::{
         bus::Mode,
@@ -45,6 +50,7 @@ fn check(random: &mut Random, mode: Mode, bytes: &[u8]) -> Result<Option<Instruc
     let expected = decoder.decode();
     let ours = decode(mode, bytes);
     let valid = !expected.is_invalid();
+    let real = matches!(mode, Mode::Real | Mode::Virtual8086);
     match ours {
         Ok(instruction) if valid => {
             for _ in 0..2 {
@@ -64,6 +70,12 @@ fn check(random: &mut Random, mode: Mode, bytes: &[u8]) -> Result<Option<Instruc
             Err(format!("{:?} is claimed to be supported", expected.code()))
         }
         Err(DecodeError::Unsupported) => Ok(None),
+        // The reference does not know these modes, which have no VEX.
+        Err(DecodeError::Invalid) if expected.code().encoding() != EncodingKind::Legacy && real => {
+            Ok(None)
+        }
+        // A valid name for what is invalid.
+        Err(DecodeError::Invalid) if expected.mnemonic() == Mnemonic::Ud2 => Ok(None),
         Err(error) if valid => Err(format!("{:?}, not {error:?}", expected.code())),
         Err(DecodeError::TooLong) if bytes.len() < 15 => Err("not too long".into()),
         Err(DecodeError::Truncated) if bytes.len() >= 15 => Err("not truncated".into()),
@@ -73,7 +85,7 @@ fn check(random: &mut Random, mode: Mode, bytes: &[u8]) -> Result<Option<Instruc
 
 #[test]
 fn agrees_with_iced() {
-    let (seed, count) = (super::seed(), super::count());
+    let (seed, count) = (super::seed(), super::count_to_decode());
     let mut random = Random::new(seed);
     let mut generator = Generator::new();
     let mut decoded = 0;

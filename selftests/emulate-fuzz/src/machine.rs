@@ -2,12 +2,15 @@
 
 //! A guest for tests: flat segments and one range of memory.
 
-use super::super::bus::{
-    Bus,
-    Fault,
-    Mode,
-    Segment,
-    Stop, //
+use super::{
+    super::bus::{
+        Bus,
+        Fault,
+        Mode,
+        Segment,
+        Stop, //
+    },
+    system::SystemState, //
 };
 
 /// The registers that instructions change.
@@ -34,6 +37,7 @@ pub(super) struct Machine {
     pub(super) landing: Option<u64>,
     /// What was written to ports.
     pub(super) written: Vec<(u16, Vec<u8>)>,
+    pub(super) system: SystemState,
 }
 
 impl Machine {
@@ -56,6 +60,7 @@ impl Machine {
             memory,
             landing: None,
             written: Vec::new(),
+            system: SystemState::new(mode),
         }
     }
 
@@ -67,9 +72,8 @@ impl Machine {
         write: bool,
     ) -> Result<&mut [u8], Stop> {
         let start = usize::try_from(linear.wrapping_sub(self.base)).unwrap();
-        let end = start.saturating_add(size);
-        self.memory
-            .get_mut(start..end)
+        let end = start.checked_add(size);
+        end.and_then(|end| self.memory.get_mut(start..end))
             .ok_or(Stop::Fault(page_fault(linear, write)))
     }
 }

@@ -49,7 +49,7 @@ const SIZE: usize = 5 * PAGE;
 /// Offset of the code that loads registers.
 const ENTER: usize = CODE;
 /// Offset of the 16-bit or 32-bit half of it.
-const ENTER_SEGMENT: usize = CODE + 0x200;
+const ENTER_SEGMENT: usize = CODE + 0x300;
 /// Offset of the instruction under test.
 const TESTED: usize = CODE + 0x400;
 /// Offset of where calls and jumps under test go.
@@ -57,7 +57,7 @@ const LANDING: usize = CODE + 0x480;
 /// Offset of the code that stores registers and returns.
 const LEAVE: usize = CODE + 0x600;
 /// Offset of the 64-bit half of it.
-const LEAVE_SEGMENT: usize = CODE + 0x800;
+const LEAVE_SEGMENT: usize = CODE + 0xa00;
 
 /// Offset of RFLAGS, behind 16 general registers.
 const RFLAGS: usize = 16 * 8;
@@ -65,6 +65,10 @@ const RFLAGS: usize = 16 * 8;
 const HOST_RSP: usize = 17 * 8;
 /// Offset of the far pointer to `ENTER_SEGMENT`.
 const FAR: usize = 18 * 8;
+/// Offset of the byte that is not 0 after a branch to the landing.
+const LANDED: usize = 19 * 8;
+/// Offset of the vector registers.
+const VECTORS: usize = 0x400;
 
 /// Linux's code segment of 64 bits.
 const CODE64: u16 = 0x33;
@@ -132,16 +136,20 @@ impl Cpu {
 
     /// Runs the instruction `bytes`, which must access nothing but the window.
     ///
-    /// RIP is set to the address after the instruction, or to the landing if `branches`.
-    pub(super) fn run(&mut self, bytes: &[u8], branches: bool, registers: &mut Registers) {
+    /// RIP is set to the address after the instruction, or to the landing if it came by there.
+    pub(super) fn run(
+        &mut self,
+        bytes: &[u8],
+        registers: &mut Registers,
+        vectors: &mut [[u8; 32]; 16],
+    ) {
         let mut code = bytes.to_vec();
-        if branches {
-            // It must not come by here.
-            code.extend([0x0f, 0x0b]);
-        } else {
-            code.extend(self.jump(TESTED + code.len(), LEAVE));
-        }
+        code.extend(self.jump(TESTED + code.len(), LEAVE));
         self.put(TESTED, &code);
+        self.put(LANDED, &[0; 8]);
+        for (number, value) in vectors.iter().enumerate() {
+            self.put(VECTORS + number * 32, value);
+        }
 
         for (number, value) in registers.gpr.into_iter().enumerate() {
             self.put(number * 8, &value.to_le_bytes());
@@ -157,11 +165,17 @@ impl Cpu {
             *value = self.value(number * 8);
         }
         registers.rflags = self.value(RFLAGS);
-        registers.rip = if branches {
+        registers.rip = if self.value(LANDED) != 0 {
             self.landing()
         } else {
             self.rip() + bytes.len() as u64
         };
+        for (number, value) in vectors.iter_mut().enumerate() {
+            for (index, part) in value.chunks_mut(8).enumerate() {
+                let at = VECTORS + number * 32 + index * 8;
+                part.copy_from_slice(&self.value(at).to_le_bytes());
+            }
+        }
     }
 
     /// Returns the 8 bytes at `offset` from the first page.
@@ -204,6 +218,20 @@ impl Cpu {
         code
     }
 
+    /// Returns 64-bit code: a move of the vector register `register`, with `opcode` (10 to load, 11
+    /// to store).
+    fn move_vector(&self, opcode: u8, register: usize) -> Vec<u8> {
+        let (high, low) = (register as u8 >> 3, register as u8 & 7);
+        let mut code = if has_avx() {
+            vec![0xc4, 0x61 | ((1 - high) << 7), 0x7c]
+        } else {
+            vec![0x40 | (high << 2), 0x0f]
+        };
+        code.extend([opcode, 4 | (low << 3), 0x25]);
+        code.extend(self.address(VECTORS + register * 32));
+        code
+    }
+
     /// Returns code of a segment: `opcode` with `register` and the memory at `offset`.
     fn access_segment(&self, opcode: u8, register: usize, offset: usize) -> Vec<u8> {
         let mut code = match self.mode {
@@ -223,6 +251,9 @@ impl Cpu {
             0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x9c,
         ];
         enter.extend(self.access64(0x89, 4, HOST_RSP));
+        for register in 0..16 {
+            enter.extend(self.move_vector(0x10, register));
+        }
         if !long64 {
             // mov eax, DATA; mov ds, eax; mov es, eax
             enter.extend([0xb8, DATA as u8, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0]);
@@ -236,6 +267,9 @@ impl Cpu {
         let mut leave = self.access64(0x8b, 4, HOST_RSP);
         leave.extend([0x9c, 0x8f, 0x04, 0x25]);
         leave.extend(self.address(RFLAGS));
+        for register in 0..16 {
+            leave.extend(self.move_vector(0x11, register));
+        }
         if !long64 {
             // xor eax, eax; mov ds, eax; mov es, eax
             leave.extend([0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0]);
@@ -261,7 +295,16 @@ impl Cpu {
             enter.extend(self.address(FAR));
         }
         self.put(ENTER, &enter);
-        self.put(LANDING, &self.jump(LANDING, LEAVE));
+        // mov byte [LANDED], 1
+        let mut land = match self.mode {
+            Mode::Long64 => vec![0xc6, 0x04, 0x25],
+            Mode::Protected16 => vec![0x67, 0xc6, 0x05],
+            _ => vec![0xc6, 0x05],
+        };
+        land.extend(self.address(LANDED));
+        land.push(1);
+        land.extend(self.jump(LANDING + land.len(), LEAVE));
+        self.put(LANDING, &land);
     }
 
     /// Writes the 16-bit or 32-bit halves of the code, and the 64-bit code `leave` behind them.
@@ -298,6 +341,11 @@ impl Drop for Cpu {
         // SAFETY: `map()` mapped exactly this, and nothing refers to it any more.
         unsafe { munmap(self.base as *mut c_void, SIZE) };
     }
+}
+
+/// Returns whether the CPU has vector registers of 32 bytes.
+pub(super) fn has_avx() -> bool {
+    std::is_x86_feature_detected!("avx")
 }
 
 /// Maps the pages at `place`, and returns whether that worked.

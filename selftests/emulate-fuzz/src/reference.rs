@@ -4,6 +4,8 @@
 
 use iced_x86::{
     Code,
+    ConditionCode,
+    EncodingKind,
     Mnemonic,
     OpKind,
     Register as IcedRegister, //
@@ -15,10 +17,14 @@ use super::super::{
         Unary, //
     },
     bits::BitOperation,
+    branch::Counted,
     bus::{
         Mode,
         Segment, //
     },
+    control::SystemOperation,
+    decimal::Decimal,
+    flags::FlagOperation,
     instruction::{
         Instruction,
         Operation,
@@ -27,9 +33,16 @@ use super::super::{
     operand::{
         Operand,
         Register,
-        Size, //
+        Size,
+        RCX, //
     },
-    string::StringOperation, //
+    shift::Shift,
+    string::StringOperation,
+    system::{
+        SystemSegment,
+        Table, //
+    },
+    vector::VectorMove, //
 };
 
 /// Returns the bits of code in `mode`, as `iced-x86` counts modes.
@@ -43,17 +56,22 @@ pub(super) fn bitness(mode: Mode) -> u32 {
 
 /// Returns the operation of an instruction, or `None` if the emulator does not claim to have it.
 pub(super) fn operation(reference: &iced_x86::Instruction) -> Option<Operation> {
-    if encoded_without_modrm(reference.code()) {
-        return None;
-    }
-    if let Some(operation) = string_operation(reference.code()) {
+    let code = reference.code();
+    if let Some(operation) = string_operation(code) {
         return Some(Operation::String(operation));
     }
+    if let Some(operation) = vector_move(reference) {
+        return Some(Operation::MoveVector(operation));
+    }
+    computation(reference)
+        .or_else(|| transfer(reference))
+        .or_else(|| system(reference.mnemonic()).map(Operation::System))
+        .or_else(|| conditional(reference))
+}
+
+/// Returns the operation of an instruction that computes.
+fn computation(reference: &iced_x86::Instruction) -> Option<Operation> {
     Some(match reference.mnemonic() {
-        Mnemonic::Mov | Mnemonic::Movnti => Operation::Move,
-        Mnemonic::Movbe => Operation::MoveSwapped,
-        Mnemonic::Movzx => extend(reference, false),
-        Mnemonic::Movsx | Mnemonic::Movsxd => extend(reference, true),
         Mnemonic::Add => Operation::Binary(Binary::Add),
         Mnemonic::Or => Operation::Binary(Binary::Or),
         Mnemonic::Adc => Operation::Binary(Binary::Adc),
@@ -67,22 +85,219 @@ pub(super) fn operation(reference: &iced_x86::Instruction) -> Option<Operation> 
         Mnemonic::Dec => Operation::Unary(Unary::Decrement),
         Mnemonic::Not => Operation::Unary(Unary::Not),
         Mnemonic::Neg => Operation::Unary(Unary::Negate),
-        Mnemonic::Xchg => Operation::Exchange,
-        Mnemonic::Xadd => Operation::ExchangeAdd,
-        Mnemonic::Cmpxchg => Operation::CompareExchange,
-        Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => Operation::CompareExchangePair,
+        Mnemonic::Rol => Operation::Shift(Shift::RotateLeft),
+        Mnemonic::Ror => Operation::Shift(Shift::RotateRight),
+        Mnemonic::Rcl => Operation::Shift(Shift::RotateCarryLeft),
+        Mnemonic::Rcr => Operation::Shift(Shift::RotateCarryRight),
+        Mnemonic::Shl | Mnemonic::Sal => Operation::Shift(Shift::Left),
+        Mnemonic::Shr => Operation::Shift(Shift::Right),
+        Mnemonic::Sar => Operation::Shift(Shift::ArithmeticRight),
+        Mnemonic::Shld => double_shift(reference, false),
+        Mnemonic::Shrd => double_shift(reference, true),
+        Mnemonic::Mul => Operation::Multiply { signed: false },
+        Mnemonic::Imul if reference.op_count() == 1 => Operation::Multiply { signed: true },
+        Mnemonic::Imul => Operation::MultiplyInto,
+        Mnemonic::Div => Operation::Divide { signed: false },
+        Mnemonic::Idiv => Operation::Divide { signed: true },
+        Mnemonic::Bsf => Operation::BitScan { reverse: false },
+        Mnemonic::Bsr => Operation::BitScan { reverse: true },
         Mnemonic::Bt => Operation::Bit(BitOperation::Test),
         Mnemonic::Bts => Operation::Bit(BitOperation::Set),
         Mnemonic::Btr => Operation::Bit(BitOperation::Reset),
         Mnemonic::Btc => Operation::Bit(BitOperation::Complement),
+        Mnemonic::Bswap => Operation::SwapBytes,
+        Mnemonic::Daa => Operation::Decimal(Decimal::AfterAdd),
+        Mnemonic::Das => Operation::Decimal(Decimal::AfterSubtract),
+        Mnemonic::Aaa => Operation::Decimal(Decimal::UnpackedAfterAdd),
+        Mnemonic::Aas => Operation::Decimal(Decimal::UnpackedAfterSubtract),
+        Mnemonic::Aam => Operation::Decimal(Decimal::AfterMultiply),
+        Mnemonic::Aad => Operation::Decimal(Decimal::BeforeDivide),
+        Mnemonic::Cbw | Mnemonic::Cwde | Mnemonic::Cdqe => Operation::ExtendAccumulator,
+        Mnemonic::Cwd | Mnemonic::Cdq | Mnemonic::Cqo => Operation::SignAccumulator,
+        Mnemonic::Salc => Operation::CarryToAl,
+        Mnemonic::Cmc => Operation::Flag(FlagOperation::ComplementCarry),
+        Mnemonic::Clc => Operation::Flag(FlagOperation::ClearCarry),
+        Mnemonic::Stc => Operation::Flag(FlagOperation::SetCarry),
+        Mnemonic::Cli => Operation::Flag(FlagOperation::ClearInterrupt),
+        Mnemonic::Sti => Operation::Flag(FlagOperation::SetInterrupt),
+        Mnemonic::Cld => Operation::Flag(FlagOperation::ClearDirection),
+        Mnemonic::Std => Operation::Flag(FlagOperation::SetDirection),
+        Mnemonic::Lahf => Operation::LoadAh,
+        Mnemonic::Sahf => Operation::StoreAh,
+        _ => return None,
+    })
+}
+
+/// Returns the operation of an instruction that moves data or branches.
+fn transfer(reference: &iced_x86::Instruction) -> Option<Operation> {
+    let system_operand = (0..reference.op_count()).find_map(|number| {
+        let register = reference.op_register(number);
+        (reference.op_kind(number) == OpKind::Register && !register.is_gpr()).then_some(register)
+    });
+    Some(match reference.mnemonic() {
+        Mnemonic::Mov => match system_operand {
+            None => Operation::Move,
+            Some(register) if register.is_segment_register() => {
+                if reference.op0_register() == register {
+                    Operation::LoadSegment
+                } else {
+                    Operation::StoreSegment
+                }
+            }
+            Some(register) if register.is_cr() => Operation::System(SystemOperation::MoveControl),
+            Some(register) if register.is_dr() => Operation::System(SystemOperation::MoveDebug),
+            Some(_) => return None,
+        },
+        Mnemonic::Push if system_operand.is_some() => Operation::PushSegment,
+        Mnemonic::Pop if system_operand.is_some() => Operation::PopSegment,
         Mnemonic::Push => Operation::Push,
         Mnemonic::Pop => Operation::Pop,
+        Mnemonic::Movnti => Operation::Move,
+        Mnemonic::Movbe => Operation::MoveSwapped,
+        Mnemonic::Movzx => extend(reference, false),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extend(reference, true),
+        Mnemonic::Xchg => Operation::Exchange,
+        Mnemonic::Xadd => Operation::ExchangeAdd,
+        Mnemonic::Cmpxchg => Operation::CompareExchange,
+        Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => Operation::CompareExchangePair,
+        Mnemonic::Reservednop => match reference.code() {
+            Code::Reservednop_rm16_r16_0F1F
+            | Code::Reservednop_rm32_r32_0F1F
+            | Code::Reservednop_rm64_r64_0F1F => Operation::Nothing,
+            _ => return None,
+        },
+        Mnemonic::Nop
+        | Mnemonic::Pause
+        | Mnemonic::Lfence
+        | Mnemonic::Mfence
+        | Mnemonic::Sfence => Operation::Nothing,
+        Mnemonic::Lea => Operation::LoadAddress,
+        Mnemonic::Xlatb => Operation::Translate,
+        Mnemonic::Bound => Operation::Bound,
+        Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq => Operation::PushFlags,
+        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => Operation::PopFlags,
+        Mnemonic::Pusha | Mnemonic::Pushad => Operation::PushAll,
+        Mnemonic::Popa | Mnemonic::Popad => Operation::PopAll,
+        Mnemonic::Enter => Operation::Enter,
+        Mnemonic::Leave => Operation::Leave,
+        Mnemonic::Les => Operation::LoadFarPointer(Segment::Es),
+        Mnemonic::Lds => Operation::LoadFarPointer(Segment::Ds),
+        Mnemonic::Lss => Operation::LoadFarPointer(Segment::Ss),
+        Mnemonic::Lfs => Operation::LoadFarPointer(Segment::Fs),
+        Mnemonic::Lgs => Operation::LoadFarPointer(Segment::Gs),
+        Mnemonic::Call if is_far(reference) => Operation::FarCall,
+        Mnemonic::Jmp if is_far(reference) => Operation::FarJump,
         Mnemonic::Call => Operation::Call,
         Mnemonic::Jmp => Operation::Jump,
+        Mnemonic::Ret => Operation::Return,
+        Mnemonic::Retf => Operation::FarReturn,
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => Operation::InterruptReturn,
+        Mnemonic::Int => Operation::Interrupt,
+        Mnemonic::Int3 => Operation::Breakpoint,
+        Mnemonic::Into => Operation::Overflow,
+        Mnemonic::Loopne => Operation::CountedBranch(Counted::WhileNotEqual),
+        Mnemonic::Loope => Operation::CountedBranch(Counted::WhileEqual),
+        Mnemonic::Loop => Operation::CountedBranch(Counted::While),
+        Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => {
+            Operation::CountedBranch(Counted::IfZero)
+        }
         Mnemonic::In => Operation::In,
         Mnemonic::Out => Operation::Out,
         _ => return None,
     })
+}
+
+/// Returns the system operation of an instruction that is one.
+fn system(mnemonic: Mnemonic) -> Option<SystemOperation> {
+    Some(match mnemonic {
+        Mnemonic::Lgdt => SystemOperation::LoadTable(Table::Global),
+        Mnemonic::Lidt => SystemOperation::LoadTable(Table::Interrupt),
+        Mnemonic::Sgdt => SystemOperation::StoreTable(Table::Global),
+        Mnemonic::Sidt => SystemOperation::StoreTable(Table::Interrupt),
+        Mnemonic::Lldt => SystemOperation::LoadSystemSegment(SystemSegment::Ldt),
+        Mnemonic::Ltr => SystemOperation::LoadSystemSegment(SystemSegment::Task),
+        Mnemonic::Sldt => SystemOperation::StoreSystemSegment(SystemSegment::Ldt),
+        Mnemonic::Str => SystemOperation::StoreSystemSegment(SystemSegment::Task),
+        Mnemonic::Lmsw => SystemOperation::LoadMachineStatus,
+        Mnemonic::Smsw => SystemOperation::StoreMachineStatus,
+        Mnemonic::Clts => SystemOperation::ClearTaskSwitched,
+        Mnemonic::Invlpg => SystemOperation::Invalidate,
+        Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => SystemOperation::Caches,
+        Mnemonic::Rdmsr => SystemOperation::ReadMsr,
+        Mnemonic::Wrmsr => SystemOperation::WriteMsr,
+        Mnemonic::Rdtsc => SystemOperation::ReadTimeStamp,
+        Mnemonic::Cpuid => SystemOperation::Identify,
+        Mnemonic::Hlt => SystemOperation::Halt,
+        _ => return None,
+    })
+}
+
+/// Returns the operation of an instruction with a condition.
+fn conditional(reference: &iced_x86::Instruction) -> Option<Operation> {
+    let code = match reference.condition_code() {
+        ConditionCode::None => return None,
+        ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        ConditionCode::g => 15,
+    };
+    match reference.op_count() {
+        1 if reference.is_jcc_short_or_near() => Some(Operation::Branch(code)),
+        1 => Some(Operation::Set(code)),
+        2 => Some(Operation::ConditionalMove(code)),
+        _ => None,
+    }
+}
+
+/// Returns whether a branch is a far one.
+fn is_far(reference: &iced_x86::Instruction) -> bool {
+    let code = reference.code();
+    code.is_jmp_far()
+        || code.is_call_far()
+        || code.is_jmp_far_indirect()
+        || code.is_call_far_indirect()
+}
+
+/// Returns a shift of two operands.
+fn double_shift(reference: &iced_x86::Instruction, right: bool) -> Operation {
+    let by_cl = reference.op2_kind() == OpKind::Register;
+    Operation::DoubleShift { right, by_cl }
+}
+
+/// Returns the vector move of an instruction that is one.
+fn vector_move(reference: &iced_x86::Instruction) -> Option<VectorMove> {
+    let vex = match reference.code().encoding() {
+        EncodingKind::Legacy => false,
+        EncodingKind::VEX => true,
+        _ => return None,
+    };
+    let registers = [reference.op0_register(), reference.op1_register()];
+    let wide = registers.iter().any(|register| register.is_ymm());
+    if !wide && !registers.iter().any(|register| register.is_xmm()) {
+        return None;
+    }
+    let aligned = match reference.mnemonic() {
+        Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu => false,
+        Mnemonic::Vmovups | Mnemonic::Vmovupd | Mnemonic::Vmovdqu => false,
+        Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa => true,
+        Mnemonic::Vmovaps | Mnemonic::Vmovapd | Mnemonic::Vmovdqa => true,
+        Mnemonic::Movntps | Mnemonic::Movntpd | Mnemonic::Movntdq | Mnemonic::Movntdqa => true,
+        Mnemonic::Vmovntps | Mnemonic::Vmovntpd | Mnemonic::Vmovntdq | Mnemonic::Vmovntdqa => true,
+        _ => return None,
+    };
+    Some(VectorMove { wide, aligned, vex })
 }
 
 /// Returns an extension from the size that the source has.
@@ -104,100 +319,6 @@ fn size(bytes: usize) -> Size {
         8 => Size::Qword,
         _ => panic!("a size of {bytes} bytes"),
     }
-}
-
-/// Returns whether this is a form of an emulated instruction that is not emulated: those that
-/// never have an operand in memory, far branches, and those of system registers.
-fn encoded_without_modrm(code: Code) -> bool {
-    use Code::*;
-    matches!(
-        code,
-        Mov_r8_imm8
-            | Mov_r16_imm16
-            | Mov_r32_imm32
-            | Mov_r64_imm64
-            | Mov_rm16_Sreg
-            | Mov_r32m16_Sreg
-            | Mov_r64m16_Sreg
-            | Mov_Sreg_rm16
-            | Mov_Sreg_r32m16
-            | Mov_Sreg_r64m16
-            | Mov_r32_cr
-            | Mov_r64_cr
-            | Mov_r32_dr
-            | Mov_r64_dr
-            | Mov_r32_tr
-            | Mov_cr_r32
-            | Mov_cr_r64
-            | Mov_dr_r32
-            | Mov_dr_r64
-            | Mov_tr_r32
-            | Inc_r16
-            | Inc_r32
-            | Dec_r16
-            | Dec_r32
-            | Xchg_r16_AX
-            | Xchg_r32_EAX
-            | Xchg_r64_RAX
-            | Push_r16
-            | Push_r32
-            | Push_r64
-            | Push_imm16
-            | Pushd_imm32
-            | Pushq_imm32
-            | Pushw_imm8
-            | Pushd_imm8
-            | Pushq_imm8
-            | Pushw_ES
-            | Pushd_ES
-            | Pushw_CS
-            | Pushd_CS
-            | Pushw_SS
-            | Pushd_SS
-            | Pushw_DS
-            | Pushd_DS
-            | Pushw_FS
-            | Pushd_FS
-            | Pushq_FS
-            | Pushw_GS
-            | Pushd_GS
-            | Pushq_GS
-            | Pop_r16
-            | Pop_r32
-            | Pop_r64
-            | Popw_ES
-            | Popd_ES
-            | Popw_CS
-            | Popw_SS
-            | Popd_SS
-            | Popw_DS
-            | Popd_DS
-            | Popw_FS
-            | Popd_FS
-            | Popq_FS
-            | Popw_GS
-            | Popd_GS
-            | Popq_GS
-            | Call_ptr1616
-            | Call_ptr1632
-            | Call_rel16
-            | Call_rel32_32
-            | Call_rel32_64
-            | Call_m1616
-            | Call_m1632
-            | Call_m1664
-            | Jmp_ptr1616
-            | Jmp_ptr1632
-            | Jmp_rel16
-            | Jmp_rel32_32
-            | Jmp_rel32_64
-            | Jmp_rel8_16
-            | Jmp_rel8_32
-            | Jmp_rel8_64
-            | Jmp_m1616
-            | Jmp_m1632
-            | Jmp_m1664
-    )
 }
 
 /// Returns the string operation of an instruction that is one.
@@ -250,22 +371,48 @@ pub(super) fn difference(
         }
     }
     let both = [instruction.destination, instruction.source];
-    let operands = both.iter().filter(|operand| **operand != Operand::None);
-    if operands.clone().count() != reference.op_count() as usize {
+    let mut operands: Vec<_> = both
+        .into_iter()
+        .filter(|operand| *operand != Operand::None)
+        .collect();
+    operands.extend(third_operand(instruction));
+    // Some names of instructions that do nothing have more operands.
+    let nothing = instruction.operation == Operation::Nothing;
+    if operands.len() != reference.op_count() as usize && !nothing {
         return Some(format!("there are {} operands", reference.op_count()));
     }
-    operands.zip(0..).find_map(|(operand, number)| {
-        let size = operand_size(instruction, operand);
+    operands.iter().zip(0..).find_map(|(operand, number)| {
+        let size = operand_size(instruction, operand, number);
         let difference = match operand {
             Operand::Register(register) => register_difference(*register, size, reference, number),
             Operand::Immediate(value) => immediate_difference(*value, size, reference, number),
             Operand::Memory(memory) => {
-                let offset = memory.offset(registers.next_rip, |index| {
+                let mut offset = memory.offset(registers.next_rip, |index| {
                     registers.gpr[usize::from(index)]
                 });
+                if instruction.operation == Operation::Translate {
+                    offset = offset.wrapping_add(registers.gpr[0] & 0xff) & memory.size.mask();
+                }
                 segment_difference(mode, memory.segment, reference, number)
                     .or_else(|| offset_difference(offset, registers, reference, number))
                     .or_else(|| memory_size_difference(instruction, size, reference))
+            }
+            Operand::Relative(distance) => {
+                let target = registers.next_rip.wrapping_add(*distance) & size.mask();
+                let expected = reference.near_branch_target();
+                (target != expected).then(|| format!("is {expected:#x}, not {target:#x}"))
+            }
+            Operand::Far { selector, offset } => {
+                let expected = match reference.op_kind(number) {
+                    OpKind::FarBranch16 => u64::from(reference.far_branch16()),
+                    OpKind::FarBranch32 => u64::from(reference.far_branch32()),
+                    _ => return Some(format!("operand {number} is no far pointer")),
+                };
+                let same = *offset == expected && *selector == reference.far_branch_selector();
+                (!same).then(|| format!("is {expected:#x}"))
+            }
+            Operand::Segment(_) | Operand::Control(_) | Operand::Debug(_) | Operand::Vector(_) => {
+                named_register_difference(operand, reference, number)
             }
             Operand::None => None,
         };
@@ -273,16 +420,63 @@ pub(super) fn difference(
     })
 }
 
-/// Returns the size of an operand, which is most often the operand size.
-fn operand_size(instruction: &Instruction, operand: &Operand) -> Size {
+/// Returns the operand beside destination and source.
+fn third_operand(instruction: &Instruction) -> Option<Operand> {
+    match instruction.operation {
+        Operation::DoubleShift { by_cl: true, .. } => Some(Operand::Register(Register::low(RCX))),
+        _ => instruction.immediate.map(Operand::Immediate),
+    }
+}
+
+/// Compares a register that is no general one.
+fn named_register_difference(
+    operand: &Operand,
+    reference: &iced_x86::Instruction,
+    number: u32,
+) -> Option<String> {
+    if reference.op_kind(number) != OpKind::Register {
+        return Some("is no register".into());
+    }
+    let expected = reference.op_register(number);
+    let index = expected.number();
+    let same = match operand {
+        Operand::Segment(name) => expected.is_segment_register() && *name as usize == index,
+        Operand::Control(number) => expected.is_cr() && usize::from(*number) == index,
+        Operand::Debug(number) => expected.is_dr() && usize::from(*number) == index,
+        Operand::Vector(number) => {
+            (expected.is_xmm() || expected.is_ymm()) && usize::from(*number) == index
+        }
+        _ => false,
+    };
+    (!same).then(|| format!("is {expected:?}"))
+}
+
+/// Returns whether an instruction has a register of the operand size, or 2 bytes of memory.
+fn stores_word(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::StoreSegment
+            | Operation::System(
+                SystemOperation::StoreSystemSegment(_) | SystemOperation::StoreMachineStatus
+            )
+    )
+}
+
+/// Returns the size of the operand `number`, which is most often the operand size.
+fn operand_size(instruction: &Instruction, operand: &Operand, number: u32) -> Size {
     let is_source = *operand == instruction.source;
     let is_destination = *operand == instruction.destination;
+    let in_memory = matches!(operand, Operand::Memory(_));
     match instruction.operation {
         Operation::Extend { from, .. } if is_source && !is_destination => from,
         // The same register, as source and as destination.
         Operation::Extend { .. } => instruction.size,
         Operation::In | Operation::String(StringOperation::Input) if is_source => Size::Word,
         Operation::Out | Operation::String(StringOperation::Output) if is_destination => Size::Word,
+        // The count.
+        Operation::Shift(_) if number == 1 => Size::Byte,
+        Operation::DoubleShift { .. } if number == 2 => Size::Byte,
+        operation if stores_word(operation) && in_memory => Size::Word,
         _ => instruction.size,
     }
 }
@@ -369,6 +563,7 @@ fn offset_difference(
         }
         let value = registers.gpr[register.full_register().number()];
         Some(match register.size() {
+            1 => value & 0xff,
             2 => value & 0xffff,
             4 => value & 0xffff_ffff,
             _ => value,
@@ -383,9 +578,27 @@ fn memory_size_difference(
     size: Size,
     reference: &iced_x86::Instruction,
 ) -> Option<String> {
+    let size = usize::from(size.bytes());
     let bytes = match instruction.operation {
-        Operation::CompareExchangePair => usize::from(size.bytes()) * 2,
-        _ => usize::from(size.bytes()),
+        Operation::CompareExchangePair | Operation::Bound => size * 2,
+        Operation::FarCall | Operation::FarJump | Operation::LoadFarPointer(_) => size + 2,
+        Operation::LoadAddress | Operation::System(SystemOperation::Invalidate) => 0,
+        Operation::System(SystemOperation::LoadTable(_) | SystemOperation::StoreTable(_)) => {
+            // The base has 4 bytes in memory also where 3 of them count.
+            size.max(4) + 2
+        }
+        Operation::System(
+            SystemOperation::LoadSystemSegment(_) | SystemOperation::LoadMachineStatus,
+        )
+        | Operation::LoadSegment => 2,
+        Operation::MoveVector(VectorMove { wide, .. }) => {
+            if wide {
+                32
+            } else {
+                16
+            }
+        }
+        _ => size,
     };
     let expected = reference.memory_size().size();
     (bytes != expected).then(|| format!("has {expected} bytes"))

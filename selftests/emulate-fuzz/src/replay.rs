@@ -17,7 +17,18 @@ use super::{
             execute,
             Outcome, //
         },
-        instruction::Instruction,
+        instruction::{
+            Instruction,
+            Operation, //
+        },
+        system::{
+            DescriptorTable,
+            SegmentRegister,
+            Shadow,
+            System,
+            SystemSegment,
+            Table, //
+        },
     },
     generate,
     machine::{
@@ -26,6 +37,7 @@ use super::{
         Registers, //
     },
     random::Random,
+    system::system_of_machine, //
 };
 
 /// Bytes of memory of the machines here.
@@ -112,6 +124,8 @@ impl Outside {
         }
     }
 }
+
+system_of_machine!(Outside);
 
 impl Bus for Outside {
     fn gpr(&self, index: u8) -> u64 {
@@ -268,6 +282,7 @@ const FREE: New = New::FaultAfter(usize::MAX);
 fn assert_same(instruction: &Instruction, left: &Machine, right: &Machine) {
     assert_eq!(left.registers, right.registers, "{instruction:?}");
     assert_eq!(left.written, right.written, "{instruction:?}");
+    assert_eq!(left.system, right.system, "{instruction:?}");
     assert!(left.memory == right.memory, "{instruction:?}");
 }
 
@@ -284,6 +299,16 @@ fn pending_accesses_change_nothing() {
 #[test]
 fn faults_change_nothing() {
     for_random(|random, instruction, machine| {
+        // These write to the stack more than once, and may read where they wrote: then it matters
+        // that they check all of it before, which a fault at a random access does not heed.
+        if let Operation::Enter
+        | Operation::FarCall
+        | Operation::Interrupt
+        | Operation::Breakpoint
+        | Operation::Overflow = instruction.operation
+        {
+            return;
+        }
         let (free, result) = run(instruction, machine.clone(), FREE);
         if result.is_err() {
             return;
@@ -291,8 +316,7 @@ fn faults_change_nothing() {
         let new = New::FaultAfter(random.below(6));
         let (mut faulting, fault) = run(instruction, machine, new);
         if fault.is_err() {
-            // The handler returns. At most the last access of an element is a write, so that
-            // nothing was written twice.
+            // The handler returns. What was written is written again.
             faulting.new = FREE;
             faulting.log.clear();
             assert_eq!(faulting.run(instruction), Ok(()));

@@ -2,7 +2,8 @@
 
 //! Tests of the emulator, as a child of it.
 //!
-//! - `EMULATE_FUZZ_COUNT`: random instructions a test tries. 300,000 if not set.
+//! - `EMULATE_FUZZ_COUNT`: random instructions a test tries. If not set, 10,000,000 to decode and
+//!   300,000 to execute.
 //! - `EMULATE_FUZZ_SEED`: where the random numbers start. A failure names the seed it had.
 
 mod cases;
@@ -14,10 +15,16 @@ mod native_cpu;
 mod random;
 mod reference;
 mod replay;
+mod system;
 
-/// Returns how many random instructions to try.
+/// Returns how many random instructions to execute.
 fn count() -> u64 {
     number("EMULATE_FUZZ_COUNT").unwrap_or(300_000)
+}
+
+/// Returns how many random instructions to decode.
+fn count_to_decode() -> u64 {
+    number("EMULATE_FUZZ_COUNT").unwrap_or(10_000_000)
 }
 
 /// Returns the seed to start from.
