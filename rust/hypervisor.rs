@@ -108,6 +108,7 @@ impl Hypervisor {
                 unrestricted_guest: wanted.unrestricted_guest,
                 vpid: wanted.vpid,
                 ept_ad: wanted.eptad,
+                pml: wanted.pml,
             })
         }
         .map_err(|refusal| refuse(&refusal))?;
@@ -123,7 +124,7 @@ impl Hypervisor {
             flexpriority: false,
             unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),
-            pml: false,
+            pml: capabilities.pml(),
         });
 
         let [widths, ..] = cpu_call::cpuid(0x8000_0008, 0);
@@ -175,8 +176,9 @@ impl Hypervisor {
             );
         }
         pr_info!(
-            "unrestricted guest {}, FlexPriority off, PML off\n",
+            "unrestricted guest {}, FlexPriority off, PML {}\n",
             on(self.capabilities.unrestricted_guest()),
+            on(self.capabilities.pml()),
         );
     }
 }

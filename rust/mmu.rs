@@ -85,6 +85,7 @@ use crate::{
 };
 use age::Age;
 use direct::DirectMmu;
+use dirty::Tracking;
 use entry::EntryFormat;
 use ept::{
     Ept,
@@ -112,6 +113,8 @@ pub(crate) enum Tables {
         levels: Level,
         /// The processor maintains accessed and dirty bits.
         a_d: bool,
+        /// The processor logs the pages whose dirty bit it sets.
+        pml: bool,
         /// Pages of 2 MiB.
         huge_2m: bool,
         /// Pages of 1 GiB.
@@ -206,6 +209,9 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     invalidation: Invalidation,
     sizes: Sizes,
     honor_guest_pat: Atomic<bool>,
+    tracking: Tracking,
+    /// Number of slots that log writes.
+    logging_slots: Atomic<u32>,
     remote: Arc<R>,
 }
 
@@ -224,12 +230,18 @@ impl<R: RemoteFlush> Mmu<R> {
             Tables::Ept {
                 levels,
                 a_d,
+                pml,
                 huge_2m,
                 huge_1g,
             } => {
                 let sizes = Sizes { huge_2m, huge_1g };
+                let tracking = if a_d && pml {
+                    Tracking::ProcessorLog
+                } else {
+                    Tracking::WriteProtection
+                };
                 let direct = DirectMmu::new(levels, EptVariant { a_d });
-                Formats::Ept(Registered::new(direct, sizes, bits, remote)?)
+                Formats::Ept(Registered::new(direct, sizes, tracking, bits, remote)?)
             }
             Tables::Shadow => {
                 let sizes = Sizes {
@@ -237,7 +249,8 @@ impl<R: RemoteFlush> Mmu<R> {
                     huge_1g: false,
                 };
                 let direct = DirectMmu::new(Pae::ROOT, ());
-                Formats::Shadow(Registered::new(direct, sizes, bits, remote)?)
+                let tracking = Tracking::WriteProtection;
+                Formats::Shadow(Registered::new(direct, sizes, tracking, bits, remote)?)
             }
         }))
     }
@@ -302,6 +315,11 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.set_region(region, Owner::User))
     }
 
+    /// Returns whether the processor is to log the pages that vCPUs write.
+    pub(crate) fn logs_writes(&self) -> bool {
+        with_core!(self, core => core.logs_writes())
+    }
+
     /// Gives the client the log of slot `id` as a bitmap at `to`; see [`dirty`].
     pub(crate) fn dirty_log(&self, id: u32, to: usize) -> Result {
         with_core!(self, core => core.dirty_log(id, to))
@@ -326,6 +344,7 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
     fn new(
         direct: impl PinInit<DirectMmu<F>, Error>,
         sizes: Sizes,
+        tracking: Tracking,
         max_phys_bits: u32,
         remote: Arc<R>,
     ) -> Result<Pin<KBox<Self>>> {
@@ -336,6 +355,8 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
                 invalidation <- Invalidation::new(),
                 sizes: sizes,
                 honor_guest_pat: Atomic::new(false),
+                tracking: tracking,
+                logging_slots: Atomic::new(0),
                 remote: remote,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -370,6 +391,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let Some(next) = next else {
             return Ok(());
         };
+        if change.starts_log() {
+            self.count_logging_slots(1);
+        }
         let locked = self.direct.exclude();
         let retired = update.publish(next);
         self.invalidation.advance();
@@ -380,6 +404,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         self.direct.settle(locked, &*self.remote, true);
         if let Change::Flags { new } = &change {
             self.logging_changed(new);
+        }
+        if change.ends_log() {
+            self.count_logging_slots(-1);
         }
         // Wait for accesses from the kernel through the old slots, still as the only updater: the
         // client may reuse the memory when this returns.

@@ -43,7 +43,10 @@ use crate::{
             CpuSet, //
         },
         host::HostConstants,
-        preempt::PreemptGuard,
+        preempt::{
+            full_barrier,
+            PreemptGuard, //
+        },
         task::PreemptNotifiers, //
     },
     memory::GuestMemory,
@@ -152,24 +155,48 @@ impl Vcpus {
     }
 }
 
-impl RemoteFlush for Vcpus {
-    fn flush_remote(&self) {
+impl Vcpus {
+    /// Sets a request of all vCPUs, if one is given, and returns when none of them is in its guest that
+    /// was; returns whether there was any.
+    fn kick_all(&self, request: Option<Request>) -> bool {
         let preempt = PreemptGuard::new();
         let mut running = CpuSet::new();
         let mut any = false;
+        // As setting a request does: a vCPU that is not seen in its guest sees what was done before.
+        full_barrier();
         self.for_each(|vcpu| {
-            vcpu.doorbell().set(Request::TlbFlush);
+            if let Some(request) = request {
+                vcpu.doorbell().set(request);
+            }
             if let Some(cpu) = vcpu.doorbell().guest_cpu() {
                 running.insert(cpu);
                 any = true;
             }
         });
-        self.flushes.add(1, Relaxed);
         // Not under the spinlock: who waits for it may have interrupts off.
         if any {
-            self.flush_kicks.add(1, Relaxed);
             running.kick_and_wait(&preempt);
         }
+        any
+    }
+}
+
+impl RemoteFlush for Vcpus {
+    fn flush_remote(&self) {
+        let kicked = self.kick_all(Some(Request::TlbFlush));
+        self.flushes.add(1, Relaxed);
+        if kicked {
+            self.flush_kicks.add(1, Relaxed);
+        }
+    }
+
+    fn gather_writes(&self) {
+        // An exit empties the vCPU's log.
+        self.kick_all(None);
+    }
+
+    fn logging_changed(&self) {
+        self.kick_all(Some(Request::DirtyLogging));
     }
 }
 
@@ -218,6 +245,7 @@ impl Vm {
             Tables::Ept {
                 levels: Level::Level4,
                 a_d: capabilities.ept_ad(),
+                pml: capabilities.pml(),
                 huge_2m: ept.page_2m(),
                 huge_1g: ept.page_1g(),
             }
@@ -300,6 +328,7 @@ impl Vm {
         });
         // It takes the MSR filter.
         vcpu.doorbell().set(Request::Intercepts);
+        vcpu.doorbell().set(Request::DirtyLogging);
         self.vcpus.push(vcpu.clone())?;
         config.created += 1;
         Ok(vcpu)

@@ -11,6 +11,7 @@
 //!   [`field`], [`controls`], [`capability`], [`guest_state`], [`host_state`]).
 //! * **Exit**: a reason and information fields ([`exit`]); **event**: an interrupt or exception that
 //!   entry injects or exit reports ([`inject`]).
+//! * **PML**: the processor's own log of written pages ([`pml`]).
 //! * **VPID**, **EPTP**: the tags of cached translations ([`vpid`], [`tlb`]).
 //!
 //! A vCPU owns its [`Vmcs`](vmcs::Vmcs); a CPU has at most one of them current. `vmx` never names a
@@ -27,6 +28,7 @@ pub(crate) mod host_state;
 pub(crate) mod inject;
 mod instruction;
 pub(crate) mod msr_bitmap;
+pub(crate) mod pml;
 pub(crate) mod run;
 pub(crate) mod tlb;
 pub(crate) mod vmcs;

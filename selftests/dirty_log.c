@@ -54,6 +54,18 @@ GUEST_CODE(one_write, 64,
 	"	movq %rax, 0x40000000(%rcx)\n"
 	"	outb %al, $" STR(PORT_DONE) "\n");
 
+/* Adds %rdx to a word of each of %rcx pages. */
+GUEST_CODE(all_pages, 64,
+	"	movl $0x40000000, %edi\n"
+	"1:	testq %rdx, %rdx\n"
+	"	jz 2f\n"
+	"	addq %rdx, (%rdi)\n"
+	"2:	movq (%rdi), %rax\n"
+	"	addl $0x1000, %edi\n"
+	"	decq %rcx\n"
+	"	jnz 1b\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
 /* Writes %eax to MSR %ecx. */
 GUEST_CODE(write_msr, 64,
 	"	xorl %edx, %edx\n"
@@ -381,6 +393,25 @@ TEST_F(dirty_log, one_page_is_one_bit)
 		}
 		ASSERT_EQ(set_slot(self, false), 0);
 		run_to_done(self, 3, 4);
+	}
+}
+
+/* All pages at once: more than a processor that logs has room for. */
+TEST_F(dirty_log, all_pages_are_all_bits)
+{
+	unsigned int turn;
+
+	vm_load(&self->vm, CODE_GPA, all_pages);
+	ASSERT_EQ(set_slot(self, true), 0);
+	run_to_done(self, SLOT_PAGES, 0);
+	ASSERT_EQ(take_log(self, variant->manual), 0);
+	for (turn = 0; turn < 3; turn++) {
+		run_to_done(self, SLOT_PAGES, 1);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		EXPECT_EQ(count_bits(self->bitmap), SLOT_PAGES);
+		run_to_done(self, SLOT_PAGES, 0);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		EXPECT_EQ(count_bits(self->bitmap), 0);
 	}
 }
 

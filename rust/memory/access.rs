@@ -138,6 +138,13 @@ impl GuestMemory {
         }
     }
 
+    /// Records that the page of `gpa` was written, where its slot keeps that.
+    pub(crate) fn mark_dirty(&self, gpa: Gpa) {
+        if let Some(slot) = self.snapshot().find(gpa.gfn()) {
+            slot.mark_dirty(gpa.gfn());
+        }
+    }
+
     /// Returns whether a write of the guest at `gpa` is a write to memory.
     pub(crate) fn is_writable(&self, gpa: Gpa) -> bool {
         self.snapshot()

@@ -114,6 +114,24 @@ impl Change {
         }
     }
 
+    /// Returns whether a slot begins to log writes.
+    pub(crate) fn starts_log(&self) -> bool {
+        match self {
+            Self::Create { new } | Self::Flags { new } => new.flags().log_dirty,
+            Self::Move { .. } | Self::Delete { .. } | Self::Nothing => false,
+        }
+    }
+
+    /// Returns whether a slot that logs writes goes, or does so no longer.
+    pub(crate) fn ends_log(&self) -> bool {
+        match self {
+            Self::Delete { old } => old.flags().log_dirty,
+            // Of the flags, only this one can change.
+            Self::Flags { new } => !new.flags().log_dirty,
+            Self::Create { .. } | Self::Move { .. } | Self::Nothing => false,
+        }
+    }
+
     /// Returns the frames whose translations the change makes wrong.
     pub(crate) fn stale(&self) -> Option<GfnRange> {
         match self {

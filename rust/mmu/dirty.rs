@@ -2,16 +2,17 @@
 
 //! Dirty logging: which pages were written since the client last asked.
 //!
-//! A page is **armed** when its next write will be noticed: its entry does not allow to write. The
-//! fault of that write disarms the page, and marks it in the log of its slot, under the tables' lock;
-//! asking for the log takes marks out and arms their pages again.
+//! A page is **armed** when its next write will be noticed: its entry does not allow to write, or has
+//! the dirty bit clear; see [`Tracking`]. The write disarms the page, and it is marked in the log of its
+//! slot; asking for the log takes marks out and arms their pages again.
 //!
 //! # Why no write is lost
 //!
-//! Taking marks and arming pages excludes faults, so a page that can be written without a fault is
-//! marked, or was when its mark was last taken. In between processors may still have the old
-//! translation: they forget it before the client is answered, so what they wrote until then is there
-//! when the client looks at the memory.
+//! A fault disarms and marks under the tables' lock, and taking marks and arming pages excludes it. The
+//! processor disarms and logs in one step, and its log is emptied after every exit. So a page that is
+//! not armed is marked, or logged, or was marked when its mark was last taken. In the last case
+//! processors may still have the old translation: they forget it before the client is answered, so what
+//! they wrote until then is there when the client looks at the memory.
 //!
 //! Pages are armed and watched one by one, so a slot that logs is not mapped in larger pages. Those
 //! that it had when it began are armed as a whole, and split by the first write.
@@ -57,15 +58,52 @@ use crate::{
         Hva, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
 
 /// Words of a log that are copied, and pages of a slot that are armed, under the lock at once.
 const CHUNK_WORDS: usize = 512;
 const CHUNK_PAGES: u64 = CHUNK_WORDS as u64 * WORD_PAGES;
 
+/// By what the first write of an armed page is noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tracking {
+    /// The page may not be written: the write faults.
+    WriteProtection,
+    /// The dirty bit is clear: the processor logs that it sets it. Large pages, of which a part would be
+    /// dirty, are protected all the same.
+    ProcessorLog,
+}
+
+impl Tracking {
+    /// Returns `leaf` of size `level`, armed.
+    fn arm(self, leaf: &Leaf, level: Level) -> Leaf {
+        if self == Self::ProcessorLog && level == Level::Page4K {
+            return Leaf {
+                dirty: false,
+                ..*leaf
+            };
+        }
+        Leaf {
+            access: Access {
+                write: false,
+                ..leaf.access
+            },
+            ..*leaf
+        }
+    }
+
+    /// Returns whether a page may be mapped writable that is not written yet.
+    pub(super) fn lets_write(self) -> bool {
+        self == Self::ProcessorLog
+    }
+}
+
 impl<F: EntryFormat> DirectMmu<F> {
     /// Arms the pages `first + n` for all `n` whose bit is set in `mask`.
-    fn arm_masked(&self, locked: &Exclusive<'_, F>, first: Gfn, mask: u64) {
+    fn arm_masked(&self, locked: &Exclusive<'_, F>, first: Gfn, mask: u64, by: Tracking) {
         let mut rest = mask;
         while rest != 0 {
             let at = |rest: u64| {
@@ -82,14 +120,14 @@ impl<F: EntryFormat> DirectMmu<F> {
                 Content::Table(table) => {
                     while rest != 0 && at(rest).value() < end {
                         if let Some(entry) = table.entry(at(rest)) {
-                            arm(&entry);
+                            arm(&entry, by);
                         }
                         rest &= rest.wrapping_sub(1);
                     }
                 }
                 content => {
                     if matches!(content, Content::Leaf(_)) {
-                        arm(&step.entry);
+                        arm(&step.entry, by);
                     }
                     // All other bits of this entry's pages are dealt with.
                     let done = end.saturating_sub(first.value());
@@ -103,7 +141,7 @@ impl<F: EntryFormat> DirectMmu<F> {
     }
 
     /// Arms all pages of `range`, and larger ones that share a frame with it.
-    fn arm_range(&self, locked: &Exclusive<'_, F>, range: GfnRange) {
+    fn arm_range(&self, locked: &Exclusive<'_, F>, range: GfnRange, by: Tracking) {
         let mut gfn = range.start;
         while gfn < range.end {
             let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
@@ -113,11 +151,11 @@ impl<F: EntryFormat> DirectMmu<F> {
             let end = level.align(gfn).value().saturating_add(level.pages());
             match step.content {
                 Content::Empty | Content::Mmio => {}
-                Content::Leaf(_) => arm(&step.entry),
+                Content::Leaf(_) => arm(&step.entry, by),
                 Content::Table(table) => {
                     for frame in gfn.value()..end.min(range.end.value()) {
                         if let Some(entry) = table.entry(Gfn::new(frame)) {
-                            arm(&entry);
+                            arm(&entry, by);
                         }
                     }
                 }
@@ -183,21 +221,15 @@ impl<F: EntryFormat> DirectMmu<F> {
 }
 
 /// Has the next write by way of `entry` noticed.
-fn arm<F: EntryFormat>(entry: &EntryRef<'_, F, Exclusive<'_, F>>) {
+fn arm<F: EntryFormat>(entry: &EntryRef<'_, F, Exclusive<'_, F>>, by: Tracking) {
     loop {
         let (seen, Content::Leaf(old)) = entry.load() else {
             return;
         };
-        if !old.access.write {
+        let leaf = by.arm(&old, entry.level());
+        if leaf == old {
             return;
         }
-        let leaf = Leaf {
-            access: Access {
-                write: false,
-                ..old.access
-            },
-            ..old
-        };
         // Only the processor interferes, by setting a bit.
         if entry.restrict(seen, &leaf).is_ok() {
             return;
@@ -216,6 +248,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let slot = update.logging_slot(id)?;
         let log = slot.log().ok_or(ENOENT)?;
         let manual = self.memory.logging().manual;
+        self.gather_writes();
         let mut words = KVec::with_capacity(CHUNK_WORDS.min(log.len()), GFP_KERNEL_ACCOUNT)?;
         let mut owed = RestrictionOwed::NONE;
         let mut result = Ok(());
@@ -233,7 +266,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 for word in chunk {
                     let mask = word.take();
                     if mask != 0 {
-                        self.direct.arm_masked(&locked, gfn, mask);
+                        self.direct.arm_masked(&locked, gfn, mask, self.tracking);
                     }
                     let _ = words.push_within_capacity(mask);
                     gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
@@ -264,6 +297,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         if pages > rest || (pages < rest && pages % WORD_PAGES != 0) {
             return Err(EINVAL);
         }
+        self.gather_writes();
         let start = usize::try_from(first / WORD_PAGES)?;
         let count = usize::try_from(pages.div_ceil(WORD_PAGES))?;
         let mut owed = RestrictionOwed::NONE;
@@ -283,7 +317,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             for (word, mask) in log.words(index).zip(masks) {
                 let mask = word.take_masked(mask);
                 if mask != 0 {
-                    self.direct.arm_masked(&locked, gfn, mask);
+                    self.direct.arm_masked(&locked, gfn, mask, self.tracking);
                 }
                 gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
             }
@@ -318,6 +352,31 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         Some(outcome)
     }
 
+    /// Has all pages marked that were written so far.
+    fn gather_writes(&self) {
+        if self.tracking == Tracking::ProcessorLog {
+            self.remote.gather_writes();
+        }
+    }
+
+    /// Returns whether the processor is to log the pages that vCPUs write.
+    pub(super) fn logs_writes(&self) -> bool {
+        self.tracking == Tracking::ProcessorLog && self.logging_slots.load(Relaxed) != 0
+    }
+
+    /// Counts a slot that begins to log writes (1) or no longer does (-1).
+    ///
+    /// For the first, the processor logs when this returns. So to be called before the slot is published:
+    /// then no page becomes dirty unnoticed. The caller is the only updater of the slots.
+    pub(super) fn count_logging_slots(&self, change: i32) {
+        let before = self.logging_slots.load(Relaxed);
+        let now = before.saturating_add_signed(change);
+        self.logging_slots.store(now, Relaxed);
+        if self.tracking == Tracking::ProcessorLog && (before == 0) != (now == 0) {
+            self.remote.logging_changed();
+        }
+    }
+
     /// Does what a change of a slot's flags asks for, which is to begin or end its log, once it is published. The caller is the only
     /// updater of the slots, and runs in their address space.
     pub(super) fn logging_changed(&self, new: &Slot) {
@@ -336,7 +395,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let mut owed = RestrictionOwed::NONE;
         for range in chunks(slot.gfns()) {
             let locked = self.direct.exclude();
-            self.direct.arm_range(&locked, range);
+            self.direct.arm_range(&locked, range, self.tracking);
             owed.add(locked.restricted());
             drop(locked);
             user_page::cond_resched();

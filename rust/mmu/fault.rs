@@ -216,7 +216,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             // Under the lock, so that no change of the host's tables completes before the page is
             // marked. Write access may come later without a look at the page.
             found.page.mark_used(mapping.leaf.host_writable);
-            if mapping.leaf.access.write {
+            if mapping.need.write {
                 found.slot.mark_dirty(mapping.gfn);
             }
         }
@@ -248,7 +248,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let level = self.level(found);
         let pfn = found.page.pfn().value();
         let host_writable = found.page.is_writable() && !found.slot.flags().read_only;
-        let write = host_writable && (access.write || !found.slot.flags().log_dirty);
+        let log = found.slot.flags().log_dirty;
+        let write = host_writable && (access.write || !log || self.tracking.lets_write());
         let memory_type = MemoryType::of(found.page.is_mmio(), self.memory_types());
         Mapping {
             gfn: found.gfn,
@@ -264,7 +265,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 memory_type,
                 // The guest is about to use it, so spare the processor the work.
                 accessed: true,
-                dirty: write,
+                dirty: write && (access.write || !log),
             },
             need: access.needs(),
         }

@@ -19,6 +19,15 @@ pub(crate) trait RemoteFlush: Send + Sync + 'static {
     /// Called with the tables' lock held. Must not sleep, and may wait for other CPUs to answer an
     /// interrupt.
     fn flush_remote(&self);
+
+    /// Returns when all pages are marked that vCPUs wrote before the call, where the processor logs
+    /// them. As [`Self::flush_remote`] otherwise.
+    fn gather_writes(&self) {}
+
+    /// Returns when each vCPU looks, before it next enters the guest, at whether the processor is to log
+    /// the pages that it writes, and those that were in it have left. As [`Self::flush_remote`]
+    /// otherwise.
+    fn logging_changed(&self) {}
 }
 
 /// The debt of having taken entries out of tables: processors may still use them.

@@ -129,6 +129,13 @@ pub(crate) fn handle(
             };
             Step::Later(Later::Fault(violation.gpa, access))
         }
+        // The log has been emptied directly after the exit.
+        Exit::LogFull { nmi_unblocked } => {
+            if nmi_unblocked && state.events.interrupted.is_none() {
+                vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+            }
+            Step::Resume
+        }
         Exit::EptMisconfiguration(gpa) => Step::Later(Later::EptMisconfiguration(gpa)),
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,

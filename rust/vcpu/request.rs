@@ -47,6 +47,8 @@ pub(crate) enum Request {
     Clock,
     /// What exits is to be decided anew.
     Intercepts,
+    /// The processor is to log the pages that the guest writes, or no longer.
+    DirtyLogging,
 }
 
 impl Request {

@@ -83,6 +83,9 @@ pub(super) fn set_up(
     if let Root::Ept(pointer) = root {
         vmcs.write(field::EPT_POINTER, pointer);
     }
+    if let Some(pml) = &state.pml {
+        pml.attach(vmcs);
+    }
     if let Some(vpid) = vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
     }
@@ -104,6 +107,9 @@ pub(super) fn set_secondary(
     let mut controls = hypervisor.capabilities.secondary();
     if !has_vpid {
         controls &= !secondary::ENABLE_VPID;
+    }
+    if !state.logs_writes {
+        controls &= !secondary::ENABLE_PML;
     }
     if !state.features.has(Feature::RDTSCP) && !state.features.has(Feature::RDPID) {
         controls &= !secondary::ENABLE_RDTSCP;

@@ -22,6 +22,7 @@ use super::{
     io,
     pending::Pending,
     request::Request,
+    reset,
     restricted::invalid,
     state::{
         MpState,
@@ -200,6 +201,9 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::Intercepts) {
         owned.take_msr_filter(vm);
     }
+    if taken.has(Request::DirtyLogging) {
+        owned.follow_dirty_logging(vm, vcpu);
+    }
     if taken.has(Request::Clock) {
         owned.update_pv(vm);
     }
@@ -359,6 +363,12 @@ fn enter_once(
         )
     };
 
+    // Before the vCPU is outside for others: who sees it there may rely on its log being empty.
+    if state.logs_writes {
+        if let Some(pml) = &state.pml {
+            pml.drain(vmcs, |gpa| vm.memory().mark_dirty(gpa));
+        }
+    }
     doorbell.leave();
     if xcr0.is_some() {
         // SAFETY: It is the value that the host had.
@@ -403,6 +413,19 @@ fn handle_with_irqs_off(vmcs: &CurrentVmcs<'_>, exit_reason: u32) {
     };
     if is_machine_check {
         guest::handle_machine_check();
+    }
+}
+
+impl Owned {
+    /// Has the processor log the pages that the guest writes as long as a slot wants it.
+    fn follow_dirty_logging(&mut self, vm: &Vm, vcpu: &Vcpu) {
+        let on = self.state.pml.is_some() && vm.mmu().logs_writes();
+        self.with_vmcs(|vmcs, state| {
+            if state.logs_writes != on {
+                state.logs_writes = on;
+                reset::set_secondary(vm.hypervisor(), vmcs, state, vcpu.vpid().is_some());
+            }
+        });
     }
 }
 

@@ -36,6 +36,7 @@ use crate::{
             BLOCKING_BY_STI, //
         },
         host_state::HostControlRegisters,
+        pml::PmlBuffer,
         tlb::Owed,
         vmcs::CurrentVmcs, //
     },
@@ -169,6 +170,10 @@ pub(crate) struct State {
     pub(crate) pv: Pv,
     /// IA32_TSC_ADJUST.
     pub(crate) tsc_adjust: u64,
+    /// Where the processor logs the pages that the guest writes, if it can.
+    pub(crate) pml: Option<PmlBuffer>,
+    /// Whether it does.
+    pub(crate) logs_writes: bool,
     /// The VM's MSR filter as this vCPU knows it, which keeps the bitmap of the VMCS.
     pub(crate) msr_filter: Option<Arc<MsrFilter>>,
 }
@@ -213,6 +218,12 @@ impl State {
             tsc: GuestTsc::of_host(),
             pv: Pv::default(),
             tsc_adjust: 0,
+            pml: if hypervisor.capabilities.pml() {
+                Some(PmlBuffer::new()?)
+            } else {
+                None
+            },
+            logs_writes: false,
             msr_filter: None,
         })
     }

@@ -47,6 +47,8 @@ pub(crate) struct Wanted {
     pub(crate) vpid: bool,
     /// Use accessed and dirty bits in EPT entries.
     pub(crate) ept_ad: bool,
+    /// Page-modification logging.
+    pub(crate) pml: bool,
 }
 
 /// Why the module cannot use this CPU.
@@ -214,6 +216,11 @@ impl Capabilities {
             secondary_controls &= !secondary::UNRESTRICTED_GUEST;
         }
 
+        let ept_ad = wanted.ept_ad && invept.is_some() && ept_vpid.accessed_dirty();
+        if !wanted.pml || !ept_ad {
+            secondary_controls &= !secondary::ENABLE_PML;
+        }
+
         Ok(Self {
             // CAST: Bits 30:0 of the MSR are the revision identifier.
             revision: (basic & 0x7fff_ffff) as u32,
@@ -225,7 +232,7 @@ impl Capabilities {
             ept_vpid,
             invept,
             invvpid,
-            ept_ad: wanted.ept_ad && invept.is_some() && ept_vpid.accessed_dirty(),
+            ept_ad,
         })
     }
 
@@ -316,6 +323,11 @@ impl Capabilities {
         } else {
             None
         }
+    }
+
+    /// Returns whether the CPU logs which pages are written.
+    pub(crate) const fn pml(&self) -> bool {
+        self.secondary & secondary::ENABLE_PML != 0
     }
 
     /// Returns whether EPT entries have accessed and dirty bits.

@@ -146,6 +146,8 @@ pub(crate) mod secondary {
     pub(crate) const ENABLE_INVPCID: u32 = 1 << 12;
     /// The TSC that the guest reads is multiplied by `TSC_MULTIPLIER` first.
     pub(crate) const USE_TSC_SCALING: u32 = 1 << 25;
+    /// Written pages are logged.
+    pub(crate) const ENABLE_PML: u32 = 1 << 17;
 }
 
 /// VM-exit controls.
@@ -215,6 +217,7 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP
         | secondary::ENABLE_INVPCID
+        | secondary::ENABLE_PML
         | secondary::USE_TSC_SCALING
         | secondary::WBINVD_EXITING,
 };

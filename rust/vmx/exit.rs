@@ -201,6 +201,11 @@ pub(crate) enum Exit {
     Wbinvd,
     /// XSETBV.
     Xsetbv,
+    /// The page-modification log is full.
+    LogFull {
+        /// The exit came from IRET with NMI blocking removed.
+        nmi_unblocked: bool,
+    },
     /// A reason that this module did not ask for.
     Unknown(u16),
 }
@@ -238,6 +243,7 @@ pub(crate) mod reason {
     pub(crate) const INVVPID: u16 = 53;
     pub(crate) const WBINVD: u16 = 54;
     pub(crate) const XSETBV: u16 = 55;
+    pub(crate) const PML_FULL: u16 = 62;
 
     /// Number of reasons that statistics count apart.
     pub(crate) const COUNT: usize = 80;
@@ -271,6 +277,7 @@ pub(crate) mod reason {
             49 => "ept_misconfig",
             54 => "wbinvd",
             55 => "xsetbv",
+            62 => "pml_full",
             _ => return None,
         })
     }
@@ -335,6 +342,9 @@ impl Exit {
             }
             reason::WBINVD => Self::Wbinvd,
             reason::XSETBV => Self::Xsetbv,
+            reason::PML_FULL => Self::LogFull {
+                nmi_unblocked: qualification() & 1 << 12 != 0,
+            },
             _ => Self::Unknown(basic),
         }
     }
@@ -348,6 +358,7 @@ impl Exit {
                 | Self::TaskSwitch
                 | Self::EptViolation(_)
                 | Self::EptMisconfiguration(_)
+                | Self::LogFull { .. }
                 | Self::TripleFault
                 | Self::Unknown(_)
         )

@@ -142,6 +142,8 @@ fields! {
     MSR_BITMAP: u64 = 0x2004;
     /// Physical address and count of MSRs; counts are kept 0, EFER and PAT have their own controls.
     VM_EXIT_MSR_STORE_ADDR: u64 = 0x2006;
+    /// Physical address of the page-modification log.
+    PML_ADDRESS: u64 = 0x200e;
     /// What is added to the TSC that the guest reads.
     TSC_OFFSET: u64 = 0x2010;
     /// Root of the EPT with its walk length, memory type and A/D enable.
@@ -214,6 +216,8 @@ fields! {
     // Guest-state fields.
     /// ES selector.
     GUEST_ES_SELECTOR: u16 = 0x0800;
+    /// Entry of the page-modification log to be written next.
+    GUEST_PML_INDEX: u16 = 0x0812;
     /// CS selector.
     GUEST_CS_SELECTOR: u16 = 0x0802;
     /// SS selector.
