@@ -36,7 +36,7 @@ static void move(struct __test_metadata *_metadata, bool apic, bool sregs2)
 
 	for (i = 0; i < rounds(); i++) {
 		ASSERT_EQ(checksum_run(&sum, &vcpu, i % 3 == 0), true) TH_LOG("round %u", i);
-		state_save(&vcpu, &saved, apic);
+		ASSERT_EQ(state_save(&vcpu, &saved, apic), 0);
 		vcpu_destroy(&vcpu);
 		next = vm;
 		next.mem = NULL;

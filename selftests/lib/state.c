@@ -62,8 +62,25 @@ static void list_msrs(struct vm *vm, struct state *s)
 	add_msr(s, MSR_MTRR_DEF_TYPE);
 }
 
-void state_save(struct vcpu *vcpu, struct state *s, bool apic)
+/* Reads the MSRs that are listed, and takes those from the list that cannot be. */
+static unsigned int save_msrs(struct vcpu *vcpu, struct state *s)
 {
+	struct kvm_msr_entry *entries = s->msrs.entries;
+	unsigned int done, unreadable = 0;
+
+	while ((done = xioctl(vcpu->fd, KVM_GET_MSRS, &s->msrs)) < s->msrs.header.nmsrs) {
+		printf("# MSR %#x cannot be read\n", entries[done].index);
+		unreadable++;
+		s->msrs.header.nmsrs--;
+		memmove(entries + done, entries + done + 1,
+			(s->msrs.header.nmsrs - done) * sizeof(entries[0]));
+	}
+	return unreadable;
+}
+
+unsigned int state_save(struct vcpu *vcpu, struct state *s, bool apic)
+{
+	unsigned int unreadable;
 	int vm = vcpu->vm->fd;
 
 	memset(s, 0, sizeof(*s));
@@ -87,10 +104,10 @@ void state_save(struct vcpu *vcpu, struct state *s, bool apic)
 	xioctl(vcpu->fd, KVM_GET_SREGS2, &s->sregs2);
 	xioctl(vcpu->fd, KVM_GET_DEBUGREGS, &s->debugregs);
 	list_msrs(vcpu->vm, s);
-	if (xioctl(vcpu->fd, KVM_GET_MSRS, &s->msrs) != s->msrs.header.nmsrs)
-		die("an MSR of the list cannot be read");
+	unreadable = save_msrs(vcpu, s);
 	s->tsc_khz = xioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
 	xioctl(vm, KVM_GET_CLOCK, &s->clock);
+	return unreadable;
 }
 
 static unsigned int restore_msrs(struct vcpu *vcpu, const struct state *s)
@@ -135,7 +152,8 @@ unsigned int state_restore(struct vcpu *vcpu, struct vm *vm, const struct state 
 	if (s->apic)
 		xioctl(vcpu->fd, KVM_SET_LAPIC, &s->lapic);
 	refused = restore_msrs(vcpu, s);
-	if (s->xcrs.nr_xcrs)
+	/* A guest that came from a CPU with XSAVE has XCR0 even if it cannot read it. */
+	if (s->xcrs.nr_xcrs && xioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
 		xioctl(vcpu->fd, KVM_SET_XCRS, &s->xcrs);
 	if (s->xsave_size)
 		xioctl(vcpu->fd, KVM_SET_XSAVE, s->xsave);

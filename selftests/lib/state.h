@@ -38,8 +38,11 @@ struct state {
 
 /* Gives a VM without vCPUs local APICs; returns false if there are none to have. */
 bool vm_enable_apic(struct vm *vm);
-/* Takes everything, of a vCPU between two runs with nothing left to complete. */
-void state_save(struct vcpu *vcpu, struct state *s, bool apic);
+/*
+ * Takes everything, of a vCPU between two runs with nothing left to complete.
+ * Returns how many MSRs of the device's list could not be read.
+ */
+unsigned int state_save(struct vcpu *vcpu, struct state *s, bool apic);
 /*
  * Makes vCPU 0 of @vm, which has none yet, and gives it everything, by
  * KVM_SET_SREGS2 or KVM_SET_SREGS. Returns how many MSRs were refused, but for

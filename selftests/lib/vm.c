@@ -10,6 +10,9 @@
 
 #include "vm.h"
 
+/* Four pages below the firmware, where no test has memory. */
+#define TSS_ADDR	0xfffbc000UL
+
 #define DEVICE_KVM_RS	"/dev/kvm-rs"
 #define DEVICE_KVM	"/dev/kvm"
 
@@ -220,9 +223,13 @@ void vm_create_empty(struct vm *vm)
 
 void vm_create(struct vm *vm, size_t size)
 {
+	uint64_t identity_map = TSS_ADDR + 3 * PAGE;
 	int ret;
 
 	vm_create_empty(vm);
+	/* A CPU without unrestricted guest needs these for real mode; others do not care. */
+	try_ioctl(vm->fd, KVM_SET_TSS_ADDR, TSS_ADDR);
+	try_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, (unsigned long)&identity_map);
 	vm->size = size;
 	vm->mem = memory_alloc(size, SZ_2M);
 	ret = vm_set_slot(vm, 0, 0, 0, size, vm->mem);
