@@ -10,7 +10,8 @@
 
 #include "vm.h"
 
-#define SWAP_BYTES	(32UL << 20)
+/* What a zram disk is given; it takes memory only for what is swapped out. */
+#define SWAP_BYTES	"268435456"
 
 static inline void write_file(const char *path, const char *text)
 {
@@ -54,7 +55,7 @@ static inline bool swap_available(void)
 	if (meminfo("SwapTotal") > 0)
 		return true;
 	if (!access("/sys/block/zram0/disksize", W_OK))
-		write_file("/sys/block/zram0/disksize", "33554432");
+		write_file("/sys/block/zram0/disksize", SWAP_BYTES);
 	for (i = 0; i < sizeof(devices) / sizeof(devices[0]); i++) {
 		if (!access(devices[i], F_OK) && swap_on_device(devices[i]))
 			return true;

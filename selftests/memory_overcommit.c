@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Guests that have more than twice the memory that the host has left, while the host
+ * swaps, compacts, merges equal pages and pages out: each guest sums up all of
+ * its memory and changes it, and nothing may be lost.
+ */
+#include <pthread.h>
+
+#include "kselftest_harness.h"
+#include "swap.h"
+#include "vm.h"
+
+#define SLOT_GPA	0x40000000UL
+#define GUESTS		2
+#define ROUNDS		4
+#define EVEN		1		/* the round in which even pages change */
+#define LEFT_KIB	(16 * 1024L)	/* what the host keeps for the guests */
+#define MIN_KIB		(8 * 1024L)
+#define RESERVE		"/proc/sys/vm/min_free_kbytes"
+#define MERGED		"/sys/kernel/mm/ksm/pages_sharing"
+
+/*
+ * A page is 16 words, the first of each 256 bytes. Even pages are all equal,
+ * for KSM, and odd ones all different. The words of odd pages grow by one in
+ * each round, those of even ones in the round EVEN only.
+ */
+#define WORDS		16
+#define STRIDE		(PAGE / WORDS)
+#define SEED		0x5eed0000UL
+
+static struct guest {
+	struct vm vm;
+	struct vcpu vcpu;
+	char *mem;
+	uint64_t sum;			/* the guest's own, after a round */
+	int ret;
+} guests[GUESTS];
+static uint64_t pages;			/* of each guest */
+static volatile bool stop;
+static unsigned long hogged;
+static char *hog;
+static long reserve;
+
+/*
+ * For each of %rcx pages from %rbx: sums up its words in %rax, and adds one to
+ * them if it is an odd page or %r8 is 1.
+ */
+GUEST_CODE(sum_and_change, 64,
+	"	xorl %eax, %eax\n"
+	"	movl %r8d, %esi\n"
+	"1:	movl $16, %edx\n"
+	"	movq %rbx, %rdi\n"
+	"2:	addq (%rdi), %rax\n"
+	"	testl $1, %esi\n"
+	"	jz 3f\n"
+	"	incq (%rdi)\n"
+	"3:	addq $256, %rdi\n"
+	"	decl %edx\n"
+	"	jnz 2b\n"
+	"	addq $0x1000, %rbx\n"
+	"	xorl $1, %esi\n"
+	"	orl %r8d, %esi\n"
+	"	decq %rcx\n"
+	"	jnz 1b\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static volatile uint64_t *word(struct guest *guest, uint64_t page, unsigned int i)
+{
+	return (uint64_t *)(guest->mem + page * PAGE + i * STRIDE);
+}
+
+/* What word @i of @page is after @rounds rounds. */
+static uint64_t value(unsigned int guest, uint64_t page, unsigned int i, uint64_t rounds)
+{
+	if (page & 1)
+		return SEED + i + guest * 1000003 + page * 31 + rounds;
+	return SEED + i + (rounds > EVEN);
+}
+
+static long read_number(const char *path)
+{
+	char text[32] = "";
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0)
+		return -1;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	return atol(text);
+}
+
+/* Takes memory until the host has about @kib left, of which it can use all. */
+static void leave(long kib)
+{
+	size_t size = 2048UL << 20;
+	long left;
+
+	reserve = read_number(RESERVE);
+	write_file(RESERVE, "4096");
+	hog = memory_alloc(size, SZ_2M);
+	madvise(hog, size, MADV_HUGEPAGE);
+	while (hogged + SZ_2M <= size) {
+		left = meminfo("MemAvailable");
+		if (left <= kib)
+			break;
+		if (mlock(hog + hogged, left > 64 * 1024 ? 8 * SZ_2M : SZ_2M))
+			break;
+		hogged += left > 64 * 1024 ? 8 * SZ_2M : SZ_2M;
+	}
+}
+
+/* Returns how many pages of all guests are in swap. */
+static unsigned long swapped(void)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t entries[512];
+	unsigned long n, page, ret = 0;
+	off_t at;
+
+	for (n = 0; n < GUESTS; n++) {
+		for (page = 0; page < pages; page++) {
+			at = ((uintptr_t)guests[n].mem / PAGE + page) * 8;
+			if (page % 512 == 0 && pread(fd, entries, sizeof(entries), at) < 8)
+				die("pagemap: %s", strerror(errno));
+			ret += !!(entries[page % 512] & PAGEMAP_SWAPPED);
+		}
+	}
+	close(fd);
+	return ret;
+}
+
+/* Moves, merges and pages out what the guests use, as long as they run. */
+static void *disturb(void *arg)
+{
+	unsigned long n = 0;
+
+	while (!stop) {
+		struct guest *guest = &guests[n % GUESTS];
+		uint64_t at = n * 257 % pages;
+		uint64_t count = pages - at < 64 ? pages - at : 64;
+
+		madvise(guest->mem + at * PAGE, count * PAGE, MADV_PAGEOUT);
+		if (n % 8 == 0)
+			write_file("/proc/sys/vm/compact_memory", "1");
+		if (n % 16 == 1)
+			madvise(guests[1].mem, pages * PAGE, MADV_COLLAPSE);
+		n++;
+		usleep(20000);
+	}
+	return NULL;
+}
+
+static void *run_guest(void *arg)
+{
+	struct guest *guest = arg;
+
+	guest->ret = vcpu_run(&guest->vcpu);
+	guest->sum = vcpu_regs(&guest->vcpu).rax;
+	return NULL;
+}
+
+/* A round of all guests. */
+static void run_round(struct __test_metadata *_metadata, uint64_t round)
+{
+	pthread_t threads[GUESTS];
+	uint64_t page, expected;
+	unsigned int i, n;
+
+	for (n = 0; n < GUESTS; n++) {
+		struct kvm_regs regs = vcpu_regs(&guests[n].vcpu);
+
+		regs.rip = CODE_GPA;
+		regs.rbx = SLOT_GPA;
+		regs.rcx = pages;
+		regs.r8 = round == EVEN;
+		vcpu_set_regs(&guests[n].vcpu, &regs);
+		pthread_create(&threads[n], NULL, run_guest, &guests[n]);
+	}
+	for (n = 0; n < GUESTS; n++) {
+		pthread_join(threads[n], NULL);
+		ASSERT_EQ(guests[n].ret, 0);
+		ASSERT_EQ(guests[n].vcpu.run->exit_reason, KVM_EXIT_IO);
+		expected = 0;
+		for (page = 0; page < pages; page++) {
+			for (i = 0; i < WORDS; i++)
+				expected += value(n, page, i, round);
+		}
+		EXPECT_EQ(guests[n].sum, expected) TH_LOG("guest %u, round %lu", n, round);
+	}
+}
+
+static void start_guests(struct __test_metadata *_metadata)
+{
+	unsigned int n, i;
+	uint64_t page;
+
+	for (n = 0; n < GUESTS; n++) {
+		struct guest *guest = &guests[n];
+
+		vm_create(&guest->vm, VM_MEMORY);
+		vcpu_start(&guest->vcpu, &guest->vm, MODE_LONG);
+		vm_load(&guest->vm, CODE_GPA, sum_and_change);
+		guest->mem = memory_alloc(pages * PAGE, SZ_2M);
+		/* One on small pages that are merged, one on large ones. */
+		madvise(guest->mem, pages * PAGE, n ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		if (!n)
+			madvise(guest->mem, pages * PAGE, MADV_MERGEABLE);
+		ASSERT_EQ(vm_set_slot(&guest->vm, 1, 0, SLOT_GPA, pages * PAGE, guest->mem), 0);
+		for (page = 0; page < pages; page++) {
+			for (i = 0; i < WORDS; i++)
+				*word(guest, page, i) = value(n, page, i, 0);
+		}
+	}
+}
+
+TEST(nothing_is_lost)
+{
+	unsigned long out = 0;
+	uint64_t round, page;
+	unsigned int n, i;
+	long left, merged;
+	char text[32];
+	pthread_t thread;
+
+	if (!swap_available())
+		SKIP(return, "no swap, zram or ram disk");
+	leave(LEFT_KIB);
+	left = meminfo("MemAvailable");
+	if (left < MIN_KIB)
+		left = MIN_KIB;
+	pages = 5 * left / 2 / 4 / GUESTS;
+	if (meminfo("SwapFree") < 3 * left)
+		SKIP(return, "swap is too small");
+	write_file("/sys/kernel/mm/ksm/pages_to_scan", "2000");
+	write_file("/sys/kernel/mm/ksm/sleep_millisecs", "20");
+	write_file("/sys/kernel/mm/ksm/run", "1");
+
+	start_guests(_metadata);
+	for (i = 0; i < 100 && !read_number(MERGED); i++)
+		usleep(20000);
+	merged = read_number(MERGED);
+	pthread_create(&thread, NULL, disturb, NULL);
+	for (round = 0; round < ROUNDS; round++) {
+		run_round(_metadata, round);
+		out += swapped();
+	}
+	stop = true;
+	pthread_join(thread, NULL);
+	printf("# %ld KiB left for guests of 2 * %lu pages: %lu pages in swap after rounds, %ld merged\n",
+	       left, pages, out, merged);
+	EXPECT_GT(out, pages / 2);
+	EXPECT_NE(merged, 0);
+
+	/* The client finds what the guests left, and what they did not touch. */
+	for (n = 0; n < GUESTS; n++) {
+		for (page = 0; page < pages; page++) {
+			for (i = 0; i < WORDS; i++)
+				ASSERT_EQ(*word(&guests[n], page, i),
+					  value(n, page, i, ROUNDS))
+					TH_LOG("guest %u, page %lu, word %u", n, page, i);
+		}
+		vcpu_destroy(&guests[n].vcpu);
+		vm_destroy(&guests[n].vm);
+		munmap(guests[n].mem, pages * PAGE);
+	}
+	write_file("/sys/kernel/mm/ksm/run", "2");
+	munmap(hog, 2048UL << 20);
+	snprintf(text, sizeof(text), "%ld", reserve);
+	write_file(RESERVE, text);
+}
+
+TEST_HARNESS_MAIN
