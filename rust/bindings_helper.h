@@ -14,5 +14,6 @@
 #include "helpers/ioctl.h"
 #include "helpers/mm.h"
 #include "helpers/kvm_rs_trace.h"
+#include "helpers/shrinker.h"
 #include "helpers/wait.h"
 #include "vmx/guest_regs.h"

@@ -19,6 +19,7 @@ pub(crate) mod parameter;
 pub(crate) mod per_cpu;
 pub(crate) mod preempt;
 pub(crate) mod rwlock;
+pub(crate) mod shrinker;
 pub(crate) mod signal_mask;
 pub(crate) mod speculation;
 pub(crate) mod srcu_cell;

@@ -13,6 +13,7 @@
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
 //! | [`mmio`] | remembering where there is no memory |
+//! | [`shrink`] | giving tables back when the host is short of memory |
 //! | [`age`] | telling the host which pages are used |
 //! | [`dirty`] | which pages were written |
 //! | [`fault`] | from a guest's fault to a mapping |
@@ -53,6 +54,7 @@ mod long_mode;
 mod memory_type;
 mod mmio;
 mod pae;
+mod shrink;
 mod stats;
 mod table;
 mod tlb;
@@ -71,7 +73,10 @@ pub(crate) use stats::{
 pub(crate) use tlb::RemoteFlush;
 
 use crate::{
-    linux::mmu_notifier,
+    linux::{
+        mmu_notifier,
+        shrinker, //
+    },
     memory::{
         Change,
         GuestMemory,
@@ -192,7 +197,8 @@ macro_rules! with_core {
 /// What is told about changes of the client's address space.
 #[pin_data]
 struct Registered<F: EntryFormat, R: RemoteFlush> {
-    // First, so that it is dropped first: no callback comes while the rest goes.
+    // First, so that these are dropped first: no callback comes while the rest goes.
+    _shrinker: shrinker::Registration<Core<F, R>>,
     #[pin]
     notifier: mmu_notifier::Registration<Core<F, R>>,
     core: Arc<Core<F, R>>,
@@ -212,6 +218,8 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     tracking: Tracking,
     /// Number of slots that log writes.
     logging_slots: Atomic<u32>,
+    /// The frame from which on the next tables are given back.
+    shrink_from: Atomic<u64>,
     remote: Arc<R>,
 }
 
@@ -357,12 +365,14 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
                 honor_guest_pat: Atomic::new(false),
                 tracking: tracking,
                 logging_slots: Atomic::new(0),
+                shrink_from: Atomic::new(0),
                 remote: remote,
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
         KBox::pin_init(
             try_pin_init!(Self {
+                _shrinker: shrinker::Registration::new(core.clone())?,
                 notifier <- mmu_notifier::Registration::new(core.clone()),
                 core: core,
             }),

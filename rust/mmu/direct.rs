@@ -158,6 +158,11 @@ impl<F: EntryFormat> DirectMmu<F> {
         self.tree.levels()
     }
 
+    /// Returns how many tables there are, apart from the root.
+    pub(crate) fn tables(&self) -> u64 {
+        self.tree.tables()
+    }
+
     /// Returns the format's variant.
     pub(crate) fn variant(&self) -> F::Variant {
         self.tree.variant()
@@ -317,10 +322,13 @@ impl<F: EntryFormat> DirectMmu<F> {
 
     /// Frees tables that were taken out and flushed, and counts.
     pub(crate) fn release(&self, flushed: Flushed<F>, may_sleep: bool) {
-        let counts = flushed.release(may_sleep);
-        if counts != PageCounts::default() {
-            self.stats.count_unmapped(counts);
-            ALL_VMS.count_unmapped(counts);
+        let removed = flushed.release(may_sleep);
+        if removed.tables != 0 {
+            self.tree.forget_tables(removed.tables);
+        }
+        if removed.leaves != PageCounts::default() {
+            self.stats.count_unmapped(removed.leaves);
+            ALL_VMS.count_unmapped(removed.leaves);
         }
     }
 }

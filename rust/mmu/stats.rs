@@ -35,6 +35,15 @@ impl PageCounts {
     }
 }
 
+/// What has left the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Removed {
+    /// Leaf entries.
+    pub(crate) leaves: PageCounts,
+    /// Tables.
+    pub(crate) tables: u64,
+}
+
 /// Counters of leaf entries, changed by several CPUs at once.
 pub(crate) struct PageStats {
     mapped: [Atomic<u64>; 3],

@@ -22,7 +22,10 @@ use super::{
         Level,
         ENTRIES, //
     },
-    stats::PageCounts,
+    stats::{
+        PageCounts,
+        Removed, //
+    },
     tlb::{
         FlushOwed,
         RestrictionOwed, //
@@ -122,7 +125,7 @@ impl<F: EntryFormat> Drop for Table<F> {
     }
 }
 
-/// Frees the table at `entries` and all below it; adds their leaf entries to `counts`.
+/// Frees the table at `entries` and all below it; adds what goes with them to `removed`.
 ///
 /// # Safety
 ///
@@ -131,7 +134,7 @@ impl<F: EntryFormat> Drop for Table<F> {
 unsafe fn free_tree<F: EntryFormat>(
     entries: NonNull<Entries>,
     level: Level,
-    counts: &mut PageCounts,
+    removed: &mut Removed,
     may_sleep: bool,
 ) {
     // INVARIANT: By this function's contract, the page has no other owner left.
@@ -144,17 +147,18 @@ unsafe fn free_tree<F: EntryFormat>(
     for entry in entries {
         match F::decode(entry.load(Relaxed), level) {
             Entry::Empty | Entry::Mmio => {}
-            Entry::Leaf(_) => counts.add(level, 1),
+            Entry::Leaf(_) => removed.leaves.add(level, 1),
             Entry::Table(hpa) => {
                 if let Some(below) = level.below() {
                     // SAFETY: Entries lead to tables only by `EntryRef::link`, so this is one of the
                     // level below; nobody but the owner of the tree's top reaches it.
-                    unsafe { free_tree::<F>(table_at(hpa), below, counts, may_sleep) };
+                    unsafe { free_tree::<F>(table_at(hpa), below, removed, may_sleep) };
                 }
             }
         }
     }
     drop(table);
+    removed.tables = removed.tables.wrapping_add(1);
     if may_sleep {
         // SAFETY: The caller said that it may sleep.
         unsafe { bindings::kvm_rs_cond_resched() };
@@ -185,6 +189,8 @@ pub(crate) struct PageTable<F: EntryFormat> {
     root: Table<F>,
     levels: Level,
     variant: F::Variant,
+    /// Number of tables in the tree, and of those that are not freed yet; not the root.
+    tables: Atomic<u64>,
     #[pin]
     lock: RwLock,
 }
@@ -196,6 +202,7 @@ impl<F: EntryFormat> PageTable<F> {
             root: Table::new_root()?,
             levels: levels,
             variant: variant,
+            tables: Atomic::new(0),
             lock <- RwLock::new(),
         })
     }
@@ -208,6 +215,16 @@ impl<F: EntryFormat> PageTable<F> {
     /// Returns the level of the root.
     pub(crate) fn levels(&self) -> Level {
         self.levels
+    }
+
+    /// Returns how many tables there are, apart from the root.
+    pub(crate) fn tables(&self) -> u64 {
+        self.tables.load(Relaxed)
+    }
+
+    /// Forgets about tables that were freed.
+    pub(super) fn forget_tables(&self, n: u64) {
+        self.tables.add(0_u64.wrapping_sub(n), Relaxed);
     }
 
     /// Returns the format's variant.
@@ -492,7 +509,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         // level, and the entry decodes to it.
         match self.exchange(seen, bits) {
             Ok(()) => {
-                core::mem::forget(table);
+                self.adopt(table);
                 Ok(self.child(hpa, below))
             }
             Err(Raced) => Err(table),
@@ -528,7 +545,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         // INVARIANT: As in `link`; the entries of the table are leaves.
         match self.exchange(seen, bits) {
             Ok(()) => {
-                core::mem::forget(table);
+                self.adopt(table);
                 Ok(self.child(hpa, below))
             }
             Err(Raced) => {
@@ -536,6 +553,12 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
                 Err(table)
             }
         }
+    }
+
+    /// Leaves a table to the tree, which an entry leads to now.
+    fn adopt(&self, table: Table<F>) {
+        core::mem::forget(table);
+        self.guard.tree().tables.add(1, Relaxed);
     }
 
     fn exchange(&self, seen: Seen, bits: u64) -> Result<(), Raced> {
@@ -623,10 +646,10 @@ impl<F: EntryFormat> Detached<F> {
         self.first = table.as_ptr().expose_provenance() | usize::from(level.number());
     }
 
-    /// Frees all tables and adds their leaf entries to `counts`.
+    /// Frees all tables and adds what goes with them to `removed`.
     ///
     /// Only for lists whose translations are flushed: this is [`super::tlb`]'s to see to.
-    pub(super) fn free(mut self, counts: &mut PageCounts, may_sleep: bool) {
+    pub(super) fn free(mut self, removed: &mut Removed, may_sleep: bool) {
         while self.first != 0 {
             let table = core::ptr::with_exposed_provenance_mut::<Entries>(self.first & !LINK_LEVEL);
             // CAST: The value is at most 7.
@@ -640,7 +663,7 @@ impl<F: EntryFormat> Detached<F> {
             // SAFETY: The list owned the table, whose level this is, and has let go of it. It was
             // taken out under an exclusive guard that was borrowed exclusively since, so no thread
             // looks at it, and flushed, so no processor does.
-            unsafe { free_tree::<F>(table, level, counts, may_sleep) };
+            unsafe { free_tree::<F>(table, level, removed, may_sleep) };
         }
     }
 }

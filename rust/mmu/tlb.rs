@@ -4,7 +4,10 @@
 
 use super::{
     entry::EntryFormat,
-    stats::PageCounts,
+    stats::{
+        PageCounts,
+        Removed, //
+    },
     table::{
         Detached,
         Exclusive, //
@@ -109,12 +112,15 @@ pub(crate) struct Flushed<F: EntryFormat> {
 }
 
 impl<F: EntryFormat> Flushed<F> {
-    /// Frees the tables and returns how many leaf entries were taken out in all.
+    /// Frees the tables and returns what was taken out in all.
     ///
     /// With `may_sleep`, other tasks get their turn between tables.
-    pub(crate) fn release(self, may_sleep: bool) -> PageCounts {
-        let mut counts = self.counts;
-        self.tables.free(&mut counts, may_sleep);
-        counts
+    pub(crate) fn release(self, may_sleep: bool) -> Removed {
+        let mut removed = Removed {
+            leaves: self.counts,
+            tables: 0,
+        };
+        self.tables.free(&mut removed, may_sleep);
+        removed
     }
 }
