@@ -200,4 +200,29 @@ impl Instruction {
     pub(crate) const fn length(&self) -> u8 {
         self.length
     }
+
+    /// Returns whether the instruction accesses one place in memory and no other, as far as data are
+    /// concerned: the address that an exit tells is that of this place.
+    pub(crate) const fn accesses_one_place(&self) -> bool {
+        // None of these has two operands in memory.
+        matches!(
+            self.operation,
+            Operation::Move
+                | Operation::Extend { .. }
+                | Operation::MoveSwapped
+                | Operation::Binary(_)
+                | Operation::Unary(_)
+                | Operation::Bit(_)
+                | Operation::Exchange
+                | Operation::ExchangeAdd
+                | Operation::CompareExchange
+                | Operation::CompareExchangePair
+                | Operation::ConditionalMove(_)
+                | Operation::Set(_)
+                | Operation::MoveVector(_)
+                | Operation::String(
+                    StringOperation::Store | StringOperation::Load | StringOperation::Scan,
+                )
+        )
+    }
 }

@@ -16,6 +16,7 @@ use super::{
         AccessLog,
         Asked,
         Done,
+        Known,
         Pending, //
     },
     run::Next,
@@ -111,6 +112,8 @@ struct Machine<'a> {
     /// Bytes of the instruction.
     length: u32,
     log: AccessLog,
+    /// The translation that was needed last.
+    known: Option<Known>,
     /// Accesses to devices in this execution.
     accesses: usize,
     exit: Option<DeviceExit>,
@@ -205,29 +208,34 @@ impl Machine<'_> {
         write: bool,
         mut f: impl FnMut(&mut Self, Gpa, core::ops::Range<usize>) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
+        // CAST: At most the size of a page.
+        let in_page = (PAGE_SIZE - linear % PAGE_SIZE) as usize;
+        if len <= in_page {
+            let gpa = self.translate(linear, write)?;
+            return f(self, gpa, 0..len);
+        }
         // Both pages are translated before the first is touched.
-        let mut start = 0;
-        while start < len {
-            let at = linear.wrapping_add(start as u64);
-            self.context
-                .translate(self.vm, at, write, false)
-                .map_err(fault)?;
-            // CAST: At most the size of a page.
-            start += (PAGE_SIZE - at % PAGE_SIZE) as usize;
+        let first = self.translate(linear, write)?;
+        let second = self.translate(linear.wrapping_add(in_page as u64), write)?;
+        f(self, first, 0..in_page)?;
+        f(self, second, in_page..len)
+    }
+
+    /// Returns the guest-physical address behind a linear one.
+    fn translate(&mut self, linear: u64, write: bool) -> Result<Gpa, Stop> {
+        if let Some(gpa) = self.known.and_then(|known| known.find(linear, write)) {
+            return Ok(gpa);
         }
-        let mut start = 0;
-        while start < len {
-            let at = linear.wrapping_add(start as u64);
-            let gpa = self
-                .context
-                .translate(self.vm, at, write, false)
-                .map_err(fault)?;
-            // CAST: At most the size of a page.
-            let end = len.min(start + (PAGE_SIZE - at % PAGE_SIZE) as usize);
-            f(self, gpa, start..end)?;
-            start = end;
-        }
-        Ok(())
+        let gpa = self
+            .context
+            .translate(self.vm, linear, write, false)
+            .map_err(fault)?;
+        self.known = Some(Known {
+            linear: Some(linear),
+            gpa,
+            write,
+        });
+        Ok(gpa)
     }
 }
 
@@ -311,10 +319,7 @@ impl Bus for Machine<'_> {
     }
 
     fn compare_exchange(&mut self, linear: u64, old: &[u8], new: &[u8]) -> Result<bool, Stop> {
-        let gpa = self
-            .context
-            .translate(self.vm, linear, true, false)
-            .map_err(fault)?;
+        let gpa = self.translate(linear, true)?;
         let memory = self.vm.memory();
         if memory.is_writable(gpa) {
             if let Some(result) = exchange(memory, gpa, old, new) {
@@ -386,23 +391,37 @@ enum End {
     Failed(Error),
 }
 
+/// Where emulation starts.
+pub(crate) enum Start {
+    /// With the instruction at RIP.
+    Fetch,
+    /// With that, which exited because it accessed this address.
+    Access(Gpa),
+    /// With this one, which has made these accesses.
+    Resume(Instruction, AccessLog, Option<Known>),
+}
+
 /// Emulates the instruction at RIP, or goes on with one that the client has done an access for.
 ///
 /// The instruction is complete, or has raised an exception, or the client is asked, on return; it
 /// was executed in the mode that the guest was in, and the guest may be in another one after. A
 /// repeated string instruction goes on until something else wants the vCPU.
-pub(crate) fn emulate(
-    vm: &Vm,
-    vcpu: &Vcpu,
-    owned: &mut Owned,
-    mut resume: Option<(Instruction, AccessLog)>,
-) -> Result<Next> {
+pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> Result<Next> {
+    let (mut accessed, mut resume) = match start {
+        Start::Fetch => (None, None),
+        Start::Access(gpa) => (Some(gpa), None),
+        Start::Resume(instruction, log, known) => (None, Some((instruction, log, known))),
+    };
     loop {
         let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
-        let (instruction, log) = match resume.take() {
+        let (instruction, log, known) = match resume.take() {
             Some(resumed) => resumed,
             None => match decode(vm, &owned.state, &context) {
-                Ok(instruction) => (instruction, AccessLog::default()),
+                Ok(instruction) => {
+                    let accessed = accessed.take().filter(|_| instruction.accesses_one_place());
+                    let known = accessed.map(Known::by_exit);
+                    (instruction, AccessLog::default(), known)
+                }
                 Err(Refused::Fault(exception)) => {
                     owned.state.raise(exception);
                     return Ok(Next::Resume);
@@ -414,7 +433,7 @@ pub(crate) fn emulate(
         };
         // What a POPF or IRET puts there counts for the instruction after it.
         let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
-        let end = step(vm, vcpu, owned, &context, &instruction, log);
+        let end = step(vm, vcpu, owned, &context, &instruction, (log, known));
         match end {
             End::Done(after, shadow) => {
                 finish(owned, trap, shadow);
@@ -518,7 +537,7 @@ fn step(
     owned: &mut Owned,
     context: &Context,
     instruction: &Instruction,
-    log: AccessLog,
+    (log, known): (AccessLog, Option<Known>),
 ) -> End {
     let rip = owned.state.fetched_rip();
     let mut machine = Machine {
@@ -528,6 +547,7 @@ fn step(
         context,
         length: u32::from(instruction.length()),
         log,
+        known,
         accesses: 0,
         exit: None,
         after: None,
@@ -537,6 +557,7 @@ fn step(
     let Machine {
         exit,
         log,
+        known,
         after,
         shadow,
         ..
@@ -576,6 +597,7 @@ fn step(
                 instruction: *instruction,
                 rip,
                 log,
+                known,
                 asked,
             });
             End::ToUser
@@ -647,7 +669,7 @@ pub(crate) fn complete(
     owned: &mut Owned,
     instruction: Instruction,
     rip: u64,
-    mut log: AccessLog,
+    (mut log, known): (AccessLog, Option<Known>),
     asked: Asked,
 ) -> Result<Next> {
     let mut data = [0; 8];
@@ -667,5 +689,5 @@ pub(crate) fn complete(
     if !log.push(Done { data }) {
         return Ok(cannot_emulate(vcpu, &([0; MAX_INSTRUCTION], 0)));
     }
-    emulate(vm, vcpu, owned, Some((instruction, log)))
+    emulate(vm, vcpu, owned, Start::Resume(instruction, log, known))
 }

@@ -10,7 +10,10 @@ use super::{
         self,
         Written, //
     },
-    emulation,
+    emulation::{
+        self,
+        Start, //
+    },
     hypercall,
     io,
     pending::StringIo,
@@ -449,10 +452,10 @@ fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
 pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> Result<Next> {
     match later {
         Later::Fault(gpa, access) => fault(vm, vcpu, owned, gpa, access),
-        Later::Emulate => emulation::emulate(vm, vcpu, owned, None),
+        Later::Emulate => emulation::emulate(vm, vcpu, owned, Start::Fetch),
         Later::EptMisconfiguration(gpa) => {
             vcpu.count_event(Event::FaultEmulated);
-            emulate_mmio(vm, vcpu, owned, gpa)
+            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa))
         }
         Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
         Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
@@ -501,12 +504,20 @@ fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess)
     });
     match resolved {
         Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
-        Resolved::NoSlot | Resolved::ReadOnlySlot => emulate_mmio(vm, vcpu, owned, gpa),
+        Resolved::NoSlot | Resolved::ReadOnlySlot => {
+            // What the CPU writes may be an entry of the guest's tables.
+            let start = if access.write || access.execute {
+                Start::Fetch
+            } else {
+                Start::Access(gpa)
+            };
+            emulate_mmio(vm, vcpu, owned, gpa, start)
+        }
     }
 }
 
 /// Emulates the instruction that met no memory at `gpa`.
-fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa) -> Result<Next> {
+fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, start: Start) -> Result<Next> {
     if owned.state.events.interrupted.take().is_some() {
         // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
         let (event, qualification) = owned.with_vmcs(|vmcs, _| {
@@ -526,5 +537,5 @@ fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa) -> Result<Nex
             .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
         return Ok(Next::ToUser);
     }
-    emulation::emulate(vm, vcpu, owned, None)
+    emulation::emulate(vm, vcpu, owned, start)
 }

@@ -6,7 +6,10 @@ use crate::{
     emulate::Instruction,
     vmx::exit::IoAccess,
     x86::{
-        addr::Gpa,
+        addr::{
+            Gpa,
+            PAGE_SIZE, //
+        },
         segment_register::SegmentRegister, //
     }, //
 };
@@ -31,6 +34,41 @@ pub(crate) enum Asked {
     PortRead,
     /// To write.
     Write,
+}
+
+/// A translation of a linear address, by the tables of the guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// The linear address; `None` if the CPU translated it and tells the offset in the page only.
+    pub(crate) linear: Option<u64>,
+    /// The guest-physical address.
+    pub(crate) gpa: Gpa,
+    /// A write is allowed.
+    pub(crate) write: bool,
+}
+
+impl Known {
+    /// Returns what an exit for an access to `gpa` tells. It may have been a read.
+    pub(crate) fn by_exit(gpa: Gpa) -> Self {
+        Self {
+            linear: None,
+            gpa,
+            write: false,
+        }
+    }
+
+    /// Returns the address behind `linear`, for a write or a read, if it is in the same page.
+    pub(crate) fn find(self, linear: u64, write: bool) -> Option<Gpa> {
+        if write && !self.write {
+            return None;
+        }
+        let offset = linear % PAGE_SIZE;
+        let same = match self.linear {
+            Some(known) => known / PAGE_SIZE == linear / PAGE_SIZE,
+            None => self.gpa.offset_in_page() == offset,
+        };
+        same.then(|| Gpa::new(self.gpa.gfn().to_gpa().value() | offset))
+    }
 }
 
 /// The accesses to devices that an instruction has made so far.
@@ -110,6 +148,8 @@ pub(crate) enum Pending {
         rip: u64,
         /// What it has accessed so far.
         log: AccessLog,
+        /// The translation that the access needed.
+        known: Option<Known>,
         /// What the client was asked for; it is the next entry of the log.
         asked: Asked,
     },

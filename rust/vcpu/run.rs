@@ -161,8 +161,9 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             instruction,
             rip,
             log,
+            known,
             asked,
-        }) => emulation::complete(vm, vcpu, owned, instruction, rip, log, asked),
+        }) => emulation::complete(vm, vcpu, owned, instruction, rip, (log, known), asked),
     }
 }
 

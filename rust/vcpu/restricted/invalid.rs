@@ -88,7 +88,7 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         if vcpu.doorbell().is_pending() || task::work_pending() {
             return Ok(Next::Resume);
         }
-        if emulation::emulate(vm, vcpu, owned, None)? == Next::ToUser {
+        if emulation::emulate(vm, vcpu, owned, emulation::Start::Fetch)? == Next::ToUser {
             return Ok(Next::ToUser);
         }
         let state = &owned.state;
