@@ -23,6 +23,7 @@ mod tree;
 
 pub(crate) use access::Word;
 pub(crate) use dirty::{
+    LogWord,
     Logging,
     WORD_PAGES, //
 };

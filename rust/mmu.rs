@@ -328,6 +328,13 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.logs_writes())
     }
 
+    /// Returns whether the guest can go on that tried to write at `gpa`, because only a log of writes kept
+    /// it from it. Does not sleep.
+    #[inline]
+    pub(crate) fn disarm(&self, gpa: Gpa, access: FaultAccess) -> bool {
+        with_core!(self, core => core.disarm(gpa, access))
+    }
+
     /// Gives the client the log of slot `id` as a bitmap at `to`; see [`dirty`].
     pub(crate) fn dirty_log(&self, id: u32, to: usize) -> Result {
         with_core!(self, core => core.dirty_log(id, to))

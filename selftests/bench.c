@@ -322,6 +322,55 @@ static void bench_violations(const char *name, const char *memory_name,
 	munmap(mem, size);
 }
 
+#define LOG_SIZE	(64 * MIB)
+#define LOG_SCALE	(1024 * MIB / LOG_SIZE)
+/* Every 101st page: 1% of them, and all tables and words of the log. */
+#define LOG_STEP	(101 * PAGE)
+#define LOG_DIRTY	(LOG_SIZE / LOG_STEP)
+
+/* Dirty logging: for a GiB in small pages that are all mapped. */
+static void bench_dirty_log(void)
+{
+	uint64_t time, clean = ~0UL, dirty = ~0UL, fault = ~0UL;
+	struct kvm_dirty_log log = { .slot = 1 };
+	struct vcpu vcpu;
+	struct vm vm;
+	unsigned int i;
+	char *mem;
+
+	mem = prefault(LOG_SIZE, false);
+	log.dirty_bitmap = prefault(LOG_SIZE / PAGE / 8, false);
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	if (vm_set_slot(&vm, 1, 0, SLOT_GPA, LOG_SIZE, mem))
+		die("slot");
+	RUN(&vcpu, touch, LOG_SIZE / PAGE, SLOT_GPA, PAGE);
+	if (vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, LOG_SIZE, mem))
+		die("log");
+	for (i = 0; i < REPEATS; i++) {
+		time = rdtsc();
+		xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+		time = rdtsc() - time;
+		if (time < clean)
+			clean = time;
+		time = RUN(&vcpu, touch, LOG_DIRTY, SLOT_GPA, LOG_STEP);
+		if (time < fault)
+			fault = time;
+		time = rdtsc();
+		xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+		time = rdtsc() - time;
+		if (time < dirty)
+			dirty = time;
+	}
+	report("KVM_GET_DIRTY_LOG of a clean GiB", "instructions", clean * LOG_SCALE);
+	report("KVM_GET_DIRTY_LOG of a GiB, 1% dirty", "instructions", dirty * LOG_SCALE);
+	report("write fault under logging", "instructions", (double)fault / LOG_DIRTY - 4);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	munmap(mem, LOG_SIZE);
+	munmap(log.dirty_bitmap, LOG_SIZE / PAGE / 8);
+}
+
 static double seconds(clockid_t clock)
 {
 	struct timespec ts;
@@ -458,6 +507,7 @@ int main(int argc, char **argv)
 			 64 * MIB, PAGE);
 	bench_violations("EPT violation, 2M page", "host memory of a GiB in 2M pages",
 			 256 * MIB, SZ_2M);
+	bench_dirty_log();
 	bench_delete();
 	bench_create();
 	bench_vm_memory();

@@ -90,8 +90,8 @@ impl DirtyBitmap {
     }
 
     /// Returns the words from number `first` on.
-    pub(crate) fn words(&self, first: usize) -> impl Iterator<Item = Word<'_>> {
-        self.0.get(first..).unwrap_or(&[]).iter().map(Word)
+    pub(crate) fn words(&self, first: usize) -> impl Iterator<Item = LogWord<'_>> {
+        self.0.get(first..).unwrap_or(&[]).iter().map(LogWord)
     }
 }
 
@@ -111,9 +111,9 @@ impl core::fmt::Debug for DirtyBitmap {
 }
 
 /// The bits of 64 pages that follow one another.
-pub(crate) struct Word<'a>(&'a Atomic<u64>);
+pub(crate) struct LogWord<'a>(&'a Atomic<u64>);
 
-impl Word<'_> {
+impl LogWord<'_> {
     /// Returns the bits.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)

@@ -27,6 +27,7 @@ use super::{
         EntryFormat,
         Leaf, //
     },
+    fault::FaultAccess,
     invalidation::Sample,
     level::Level,
     table::{
@@ -34,7 +35,8 @@ use super::{
         EntryRef,
         Exclusive,
         Locked,
-        Raced, //
+        Raced,
+        TableRef, //
     },
     tlb::{
         RemoteFlush,
@@ -50,11 +52,13 @@ use crate::{
     },
     memory::{
         GfnRange,
+        LogWord,
         Slot,
         WORD_PAGES, //
     },
     x86::addr::{
         Gfn,
+        Gpa,
         Hva, //
     },
 };
@@ -78,9 +82,23 @@ pub(super) enum Tracking {
 }
 
 impl Tracking {
+    /// Returns whether pages of size `level` are armed by their dirty bit.
+    fn is_by_bit(self, level: Level) -> bool {
+        self == Self::ProcessorLog && level == Level::Page4K
+    }
+
+    /// Returns whether `leaf` of size `level` is armed.
+    fn is_armed(self, leaf: &Leaf, level: Level) -> bool {
+        if self.is_by_bit(level) {
+            !leaf.dirty
+        } else {
+            !leaf.access.write
+        }
+    }
+
     /// Returns `leaf` of size `level`, armed.
     fn arm(self, leaf: &Leaf, level: Level) -> Leaf {
-        if self == Self::ProcessorLog && level == Level::Page4K {
+        if self.is_by_bit(level) {
             return Leaf {
                 dirty: false,
                 ..*leaf
@@ -101,42 +119,46 @@ impl Tracking {
     }
 }
 
+/// A piece of a log without marks.
+static CLEAN: [u64; CHUNK_WORDS] = [0; CHUNK_WORDS];
+
 impl<F: EntryFormat> DirectMmu<F> {
-    /// Arms the pages `first + n` for all `n` whose bit is set in `mask`.
-    fn arm_masked(&self, locked: &Exclusive<'_, F>, first: Gfn, mask: u64, by: Tracking) {
+    /// Arms the pages `first + n` for all `n` whose bit is set in `mask`. `place` is where that was last
+    /// done for lower frames.
+    fn arm_masked<'g, 'x>(
+        &self,
+        locked: &'g Exclusive<'x, F>,
+        place: &mut Place<'g, F, Exclusive<'x, F>>,
+        first: Gfn,
+        mask: u64,
+        by: Tracking,
+    ) where
+        F: 'g,
+    {
         let mut rest = mask;
         while rest != 0 {
-            let at = |rest: u64| {
-                let n = u64::from(rest.trailing_zeros());
-                Gfn::new(first.value().wrapping_add(n))
-            };
-            let gfn = at(rest);
-            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
-                return;
-            };
-            let level = step.entry.level();
-            let end = level.align(gfn).value().saturating_add(level.pages());
-            match step.content {
-                Content::Table(table) => {
-                    while rest != 0 && at(rest).value() < end {
-                        if let Some(entry) = table.entry(at(rest)) {
-                            arm(&entry, by);
-                        }
-                        rest &= rest.wrapping_sub(1);
-                    }
-                }
-                content => {
-                    if matches!(content, Content::Leaf(_)) {
+            let n = u64::from(rest.trailing_zeros());
+            let gfn = Gfn::new(first.value().wrapping_add(n));
+            if gfn >= place.end {
+                let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
+                    return;
+                };
+                let level = step.entry.level();
+                let end = level.align(gfn).value().saturating_add(level.pages());
+                place.end = Gfn::new(end);
+                place.table = match step.content {
+                    Content::Table(table) => Some(table),
+                    Content::Leaf(_) => {
                         arm(&step.entry, by);
+                        None
                     }
-                    // All other bits of this entry's pages are dealt with.
-                    let done = end.saturating_sub(first.value());
-                    let keep = u32::try_from(done)
-                        .ok()
-                        .and_then(|n| u64::MAX.checked_shl(n));
-                    rest &= keep.unwrap_or(0);
-                }
+                    Content::Empty | Content::Mmio => None,
+                };
             }
+            if let Some(entry) = place.table.as_ref().and_then(|table| table.entry(gfn)) {
+                arm(&entry, by);
+            }
+            rest &= rest.wrapping_sub(1);
         }
     }
 
@@ -220,16 +242,33 @@ impl<F: EntryFormat> DirectMmu<F> {
     }
 }
 
+/// The frames below `end` that have the same last table, or none.
+struct Place<'g, F: EntryFormat, G: Locked<F>> {
+    table: Option<TableRef<'g, F, G>>,
+    end: Gfn,
+}
+
+impl<F: EntryFormat, G: Locked<F>> Place<'_, F, G> {
+    /// Returns the place before all frames.
+    const fn start() -> Self {
+        Self {
+            table: None,
+            end: Gfn::new(0),
+        }
+    }
+}
+
 /// Has the next write by way of `entry` noticed.
 fn arm<F: EntryFormat>(entry: &EntryRef<'_, F, Exclusive<'_, F>>, by: Tracking) {
     loop {
         let (seen, Content::Leaf(old)) = entry.load() else {
             return;
         };
-        let leaf = by.arm(&old, entry.level());
-        if leaf == old {
+        let level = entry.level();
+        if by.is_armed(&old, level) {
             return;
         }
+        let leaf = by.arm(&old, level);
         // Only the processor interferes, by setting a bit.
         if entry.restrict(seen, &leaf).is_ok() {
             return;
@@ -249,31 +288,33 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let log = slot.log().ok_or(ENOENT)?;
         let manual = self.memory.logging().manual;
         self.gather_writes();
-        let mut words = KVec::with_capacity(CHUNK_WORDS.min(log.len()), GFP_KERNEL_ACCOUNT)?;
+        // Faults that were under way have marked what they disarmed.
+        drop(self.direct.exclude());
+        let mut words = KVec::new();
         let mut owed = RestrictionOwed::NONE;
         let mut result = Ok(());
         for first in (0..log.len()).step_by(CHUNK_WORDS) {
-            words.clear();
-            let chunk = log.words(first).take(CHUNK_WORDS);
-            if manual {
-                for word in chunk {
-                    // There is room.
-                    let _ = words.push_within_capacity(word.get());
-                }
+            let count = CHUNK_WORDS.min(log.len().saturating_sub(first));
+            let chunk = || log.words(first).take(count);
+            result = if chunk().all(|word| word.get() == 0) {
+                uaccess::write_list(word_address(to, first), CLEAN.get(..count).unwrap_or(&[]))
             } else {
-                let mut gfn = word_gfn(&slot, first);
-                let locked = self.direct.exclude();
-                for word in chunk {
-                    let mask = word.take();
-                    if mask != 0 {
-                        self.direct.arm_masked(&locked, gfn, mask, self.tracking);
-                    }
-                    let _ = words.push_within_capacity(mask);
-                    gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
-                }
-                owed.add(locked.restricted());
-            }
-            result = uaccess::write_list(word_address(to, first), &words);
+                words.clear();
+                words
+                    .reserve(count, GFP_KERNEL_ACCOUNT)
+                    .map_err(Error::from)
+                    .and_then(|()| {
+                        if manual {
+                            for word in chunk() {
+                                // There is room.
+                                let _ = words.push_within_capacity(word.get());
+                            }
+                        } else {
+                            owed.add(self.take_words(&slot, first, chunk(), &mut words));
+                        }
+                        uaccess::write_list(word_address(to, first), &words)
+                    })
+            };
             if result.is_err() {
                 break;
             }
@@ -281,6 +322,29 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         }
         owed.pay(&*self.remote);
         result
+    }
+
+    /// Takes the marks out of `chunk`, the words of the slot's log from number `first` on, and arms their
+    /// pages. `words`, which has room, gets the marks.
+    fn take_words<'a>(
+        &self,
+        slot: &Slot,
+        first: usize,
+        chunk: impl Iterator<Item = LogWord<'a>>,
+        words: &mut KVec<u64>,
+    ) -> RestrictionOwed {
+        let locked = self.direct.exclude();
+        let (mut place, mut gfn) = (Place::start(), word_gfn(slot, first));
+        for word in chunk {
+            let mask = word.take();
+            if mask != 0 {
+                self.direct
+                    .arm_masked(&locked, &mut place, gfn, mask, self.tracking);
+            }
+            let _ = words.push_within_capacity(mask);
+            gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
+        }
+        locked.restricted()
     }
 
     /// Takes those marks out of the log of slot `id` that are set in the client's bitmap at `from`,
@@ -312,12 +376,13 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 }
             };
             let index = start.saturating_add(done);
-            let mut gfn = word_gfn(&slot, index);
             let locked = self.direct.exclude();
+            let (mut place, mut gfn) = (Place::start(), word_gfn(&slot, index));
             for (word, mask) in log.words(index).zip(masks) {
                 let mask = word.take_masked(mask);
                 if mask != 0 {
-                    self.direct.arm_masked(&locked, gfn, mask, self.tracking);
+                    self.direct
+                        .arm_masked(&locked, &mut place, gfn, mask, self.tracking);
                 }
                 gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
             }
@@ -329,12 +394,32 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         result
     }
 
+    /// Returns whether the guest can go on that tried to write at `gpa`, because the page was armed.
+    ///
+    /// Does not sleep.
+    pub(super) fn disarm(&self, gpa: Gpa, access: FaultAccess) -> bool {
+        if !access.write || self.logging_slots.load(Relaxed) == 0 {
+            return false;
+        }
+        let gfn = gpa.gfn();
+        let sample = self.invalidation.sample();
+        let slots = self.memory.snapshot();
+        let Some(slot) = slots.find(gfn).filter(|slot| slot.log().is_some()) else {
+            return false;
+        };
+        let Some(hva) = slot.gfn_to_hva(gfn) else {
+            return false;
+        };
+        let outcome = self.fault_on_armed(slot, gfn, hva, access.needs(), sample);
+        matches!(outcome, Some(Outcome::Mapped | Outcome::Spurious))
+    }
+
     /// Lets the guest go on that wrote an armed page, without asking the host for the page again.
     ///
     /// Sound without a look at the host's tables: a page that the client may not write any more is
     /// taken out of ours before it may not, so the entry could as well have been disarmed before.
     /// `None` if there is no such entry.
-    pub(super) fn fault_on_armed(
+    fn fault_on_armed(
         &self,
         slot: &Slot,
         gfn: Gfn,

@@ -66,7 +66,7 @@ impl FaultAccess {
     }
 
     /// Returns what an entry must allow for this.
-    fn needs(self) -> Access {
+    pub(super) fn needs(self) -> Access {
         Access {
             read: self.read,
             write: self.write,
@@ -139,14 +139,6 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             };
             if access.write && slot.flags().read_only {
                 return Ok((Resolved::ReadOnlySlot, Level::Page4K));
-            }
-
-            if access.write && slot.log().is_some() {
-                match self.fault_on_armed(&slot, gfn, hva, access.needs(), sample) {
-                    Some(Outcome::Mapped) => return Ok((Resolved::Mapped, Level::Page4K)),
-                    Some(Outcome::Spurious) => return Ok((Resolved::Spurious, Level::Page4K)),
-                    _ => {}
-                }
             }
 
             let page = match UserPage::lookup(hva, access.write, !slot.flags().read_only) {

@@ -130,7 +130,7 @@ pub(crate) fn handle(
                 write: violation.write,
                 execute: violation.fetch,
             };
-            Step::Later(Later::Fault(violation.gpa, access))
+            start_fault(vm, vcpu, violation.gpa, access)
         }
         // The log has been emptied directly after the exit.
         Exit::LogFull { nmi_unblocked } => {
@@ -194,6 +194,15 @@ pub(crate) fn handle(
             Step::ToUser
         }
     }
+}
+
+/// Lets the guest go on after a fault, or leaves that to what may sleep.
+fn start_fault(vm: &Vm, vcpu: &Vcpu, gpa: Gpa, access: FaultAccess) -> Step {
+    if vm.mmu().disarm(gpa, access) {
+        vcpu.count_event(Event::FaultFixed);
+        return Step::Resume;
+    }
+    Step::Later(Later::Fault(gpa, access))
 }
 
 /// Raises an exception in the guest instead of finishing the instruction.
@@ -414,7 +423,7 @@ fn exception(
             let access = FaultAccess::of_page_fault(code);
             // Linear addresses are physical ones. They have 32 bits.
             let address = vmcs.read(field::EXIT_QUALIFICATION).0 & 0xffff_ffff;
-            Step::Later(Later::Fault(Gpa::new(address), access))
+            start_fault(vm, vcpu, Gpa::new(address), access)
         }
         Vector::BP if state.guest_debug.takes_int3() => {
             vcpu.report_exception(vmcs, state, vector);
