@@ -145,3 +145,16 @@ fn limits_length() {
     );
     assert_eq!(decode(Mode::Real, &[]), Err(DecodeError::Truncated));
 }
+
+#[test]
+fn tells_what_accesses_one_place() {
+    // mov, rep stos; movs, push, pop, jmp through memory
+    let one: [&[u8]; 2] = [&[0x8b, 0x03], &[0xf3, 0xab]];
+    let more: [&[u8]; 4] = [&[0xa5], &[0xff, 0x33], &[0x8f, 0x03], &[0xff, 0x23]];
+    for (cases, expected) in [(&one[..], true), (&more[..], false)] {
+        for bytes in cases {
+            let instruction = decode(Mode::Long64, bytes).unwrap();
+            assert_eq!(instruction.accesses_one_place(), expected, "{bytes:x?}");
+        }
+    }
+}

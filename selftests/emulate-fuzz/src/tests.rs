@@ -16,6 +16,7 @@ mod random;
 mod reference;
 mod replay;
 mod system;
+mod system_cases;
 
 /// Returns how many random instructions to execute.
 fn count() -> u64 {
