@@ -300,6 +300,37 @@ TEST(many_in_a_loop)
 	vm_destroy(&vm);
 }
 
+/* A vector register goes from and to a device in pieces of 8 bytes. */
+GUEST_CODE(vectors, 64,
+	"	movups (%rbx), %xmm9\n"
+	"	movups %xmm9, 16(%rbx)\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+TEST(vector_moves)
+{
+	struct mmio_case c = CASE(vectors, 0, MODE_LONG, 4, 0, 0, NONE);
+	struct vcpu vcpu;
+	struct vm vm;
+	uint64_t value;
+	int i;
+
+	start(&c, &vm, &vcpu);
+	for (i = 0; i < 4; i++) {
+		vcpu_run_to(&vcpu, KVM_EXIT_MMIO);
+		ASSERT_EQ(vcpu.run->mmio.is_write, i >= 2);
+		ASSERT_EQ(vcpu.run->mmio.phys_addr, RBX + 8 * i);
+		ASSERT_EQ(vcpu.run->mmio.len, 8);
+		value = 0x1122334455667788 + i % 2;
+		if (i < 2)
+			memcpy(vcpu.run->mmio.data, &value, 8);
+		else
+			ASSERT_EQ(memcmp(vcpu.run->mmio.data, &value, 8), 0);
+	}
+	vcpu_run_to_port(&vcpu, PORT_DONE);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 /*
  * An address becomes memory, memory becomes MMIO again, and a read-only slot
  * is memory for reads and MMIO for writes.
