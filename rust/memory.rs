@@ -25,6 +25,7 @@ pub(crate) use access::Word;
 pub(crate) use dirty::{
     LogWord,
     Logging,
+    PIECE_WORDS,
     WORD_PAGES, //
 };
 pub(crate) use region::{

@@ -48,9 +48,19 @@ impl Logging {
 /// Pages of a word of the log.
 pub(crate) const WORD_PAGES: u64 = 64;
 
+/// Words of a piece of the log, for which it is known whether there may be a bit.
+pub(crate) const PIECE_WORDS: usize = 512;
+
 /// Which pages of a slot were written. A clone is the same log.
 #[derive(Clone)]
-pub(crate) struct DirtyBitmap(Arc<KVVec<Atomic<u64>>>);
+pub(crate) struct DirtyBitmap(Arc<Bits>);
+
+struct Bits {
+    words: KVVec<Atomic<u64>>,
+    /// Whether a bit was set in each piece since this was last taken out. It is set after the bit, and
+    /// taken out before the words are looked at.
+    pieces: KVVec<Atomic<u32>>,
+}
 
 impl DirtyBitmap {
     /// Returns the log of `pages` pages: all written where `all` is set, else none.
@@ -64,21 +74,29 @@ impl DirtyBitmap {
             let value = if all { low_bits(in_word) } else { 0 };
             words.push(Atomic::new(value), GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(Self(Arc::new(words, GFP_KERNEL_ACCOUNT)?))
+        let mut pieces = KVVec::with_capacity(count.div_ceil(PIECE_WORDS), GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count.div_ceil(PIECE_WORDS) {
+            pieces.push(Atomic::new(u32::from(all)), GFP_KERNEL_ACCOUNT)?;
+        }
+        let bits = Bits { words, pieces };
+        Ok(Self(Arc::new(bits, GFP_KERNEL_ACCOUNT)?))
     }
 
     /// Returns the number of words.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.0.words.len()
     }
 
     /// Records that page `page` of the slot was written. What was written is visible to all who see
     /// the bit, or do not see it any more.
     pub(crate) fn mark(&self, page: u64) {
         let bit = 1 << (page % WORD_PAGES);
-        let Some(word) = usize::try_from(page / WORD_PAGES)
-            .ok()
-            .and_then(|index| self.0.get(index))
+        let Ok(index) = usize::try_from(page / WORD_PAGES) else {
+            return;
+        };
+        let bits = &*self.0;
+        let (Some(word), Some(piece)) =
+            (bits.words.get(index), bits.pieces.get(index / PIECE_WORDS))
         else {
             return;
         };
@@ -87,11 +105,27 @@ impl DirtyBitmap {
         while let Err(now) = word.cmpxchg(old, old | bit, Full) {
             old = now;
         }
+        if piece.load(Relaxed) == 0 {
+            piece.xchg(1, Full);
+        }
+    }
+
+    /// Returns whether there may be a bit in the piece of word `index`.
+    pub(crate) fn may_have_bits(&self, index: usize) -> bool {
+        let piece = self.0.pieces.get(index / PIECE_WORDS);
+        piece.is_some_and(|piece| piece.load(Relaxed) != 0)
+    }
+
+    /// Forgets that there may be a bit in the piece of word `index`, before all its bits are taken out.
+    pub(crate) fn forget_piece(&self, index: usize) {
+        if let Some(piece) = self.0.pieces.get(index / PIECE_WORDS) {
+            piece.xchg(0, Full);
+        }
     }
 
     /// Returns the words from number `first` on.
     pub(crate) fn words(&self, first: usize) -> impl Iterator<Item = LogWord<'_>> {
-        self.0.get(first..).unwrap_or(&[]).iter().map(LogWord)
+        self.0.words.get(first..).unwrap_or(&[]).iter().map(LogWord)
     }
 }
 
@@ -170,6 +204,11 @@ mod tests {
         assert_eq!(log.words(2).next().unwrap().take_masked(!2), 0);
         assert_eq!(log.words(2).next().unwrap().take_masked(3), 2);
         assert_eq!(bits(&log), [0, 1, 0]);
+        assert!(log.may_have_bits(2));
+        log.forget_piece(0);
+        assert!(!log.may_have_bits(2));
+        log.mark(1);
+        assert!(log.may_have_bits(2));
     }
 
     #[test]

@@ -54,6 +54,7 @@ use crate::{
         GfnRange,
         LogWord,
         Slot,
+        PIECE_WORDS,
         WORD_PAGES, //
     },
     x86::addr::{
@@ -67,9 +68,8 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 
-/// Words of a log that are copied, and pages of a slot that are armed, under the lock at once.
-const CHUNK_WORDS: usize = 512;
-const CHUNK_PAGES: u64 = CHUNK_WORDS as u64 * WORD_PAGES;
+/// Pages of a slot that are armed under the lock at once.
+const CHUNK_PAGES: u64 = PIECE_WORDS as u64 * WORD_PAGES;
 
 /// By what the first write of an armed page is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,7 +120,7 @@ impl Tracking {
 }
 
 /// A piece of a log without marks.
-static CLEAN: [u64; CHUNK_WORDS] = [0; CHUNK_WORDS];
+static CLEAN: [u64; PIECE_WORDS] = [0; PIECE_WORDS];
 
 impl<F: EntryFormat> DirectMmu<F> {
     /// Arms the pages `first + n` for all `n` whose bit is set in `mask`. `place` is where that was last
@@ -293,10 +293,10 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let mut words = KVec::new();
         let mut owed = RestrictionOwed::NONE;
         let mut result = Ok(());
-        for first in (0..log.len()).step_by(CHUNK_WORDS) {
-            let count = CHUNK_WORDS.min(log.len().saturating_sub(first));
-            let chunk = || log.words(first).take(count);
-            result = if chunk().all(|word| word.get() == 0) {
+        for first in (0..log.len()).step_by(PIECE_WORDS) {
+            let count = PIECE_WORDS.min(log.len().saturating_sub(first));
+            let piece = || log.words(first).take(count);
+            result = if !log.may_have_bits(first) {
                 uaccess::write_list(word_address(to, first), CLEAN.get(..count).unwrap_or(&[]))
             } else {
                 words.clear();
@@ -305,12 +305,13 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                     .map_err(Error::from)
                     .and_then(|()| {
                         if manual {
-                            for word in chunk() {
+                            for word in piece() {
                                 // There is room.
                                 let _ = words.push_within_capacity(word.get());
                             }
                         } else {
-                            owed.add(self.take_words(&slot, first, chunk(), &mut words));
+                            log.forget_piece(first);
+                            owed.add(self.take_words(&slot, first, piece(), &mut words));
                         }
                         uaccess::write_list(word_address(to, first), &words)
                     })
@@ -366,8 +367,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let count = usize::try_from(pages.div_ceil(WORD_PAGES))?;
         let mut owed = RestrictionOwed::NONE;
         let mut result = Ok(());
-        for done in (0..count).step_by(CHUNK_WORDS) {
-            let here = CHUNK_WORDS.min(count.saturating_sub(done));
+        for done in (0..count).step_by(PIECE_WORDS) {
+            let here = PIECE_WORDS.min(count.saturating_sub(done));
             let masks = match uaccess::read_list::<u64>(word_address(from, done), here) {
                 Ok(masks) => masks,
                 Err(error) => {
