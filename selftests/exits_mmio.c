@@ -332,6 +332,36 @@ TEST(vector_moves)
 }
 
 /*
+ * Where a device was there is memory then, for the processor itself: it loads
+ * and stores as no device is accessed, which nobody emulates.
+ */
+GUEST_CODE(device_then_memory, 64,
+	"	movl (%rbx), %eax\n"
+	"	outb %al, $" STR(PORT_SYNC) "\n"
+	"	fildll (%rbx)\n"
+	"	fistpll 8(%rbx)\n"
+	"	outb %al, $" STR(PORT_SYNC) "\n");
+
+TEST(memory_where_a_device_was)
+{
+	struct mmio_case c = CASE(device_then_memory, 0, MODE_LONG, 4, 0, 0, NONE);
+	volatile uint64_t *mem;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	start(&c, &vm, &vcpu);
+	mem = memory_alloc(PAGE, PAGE);
+	vcpu_run_to(&vcpu, KVM_EXIT_MMIO);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	ASSERT_EQ(vm_set_slot(&vm, 1, 0, MMIO_GPA, PAGE, (void *)mem), 0);
+	mem[0] = 0x123456789abc;
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	EXPECT_EQ(mem[1], 0x123456789abc);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+/*
  * An address becomes memory, memory becomes MMIO again, and a read-only slot
  * is memory for reads and MMIO for writes.
  */
