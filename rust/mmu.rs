@@ -130,6 +130,9 @@ pub(crate) enum Tables {
     Shadow,
 }
 
+/// How many ranges of frames are zapped under the tables' lock without a break.
+const RANGES_AT_ONCE: usize = 64;
+
 /// What a VM's memory MMU is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
@@ -463,9 +466,11 @@ impl<F: EntryFormat, R: RemoteFlush> mmu_notifier::Operations for Core<F, R> {
         // The slots are read after the announcement: see `invalidation`.
         let slots = self.memory.snapshot();
         let mut gfns = slots.gfns_at(range.start, range.end).peekable();
-        if gfns.peek().is_some() {
+        // Many slots can have the same memory: let others have the lock in between. What faults
+        // install meanwhile is not of this range, which is announced.
+        while gfns.peek().is_some() {
             let locked = self.direct.exclude();
-            for gfns in gfns {
+            for gfns in gfns.by_ref().take(RANGES_AT_ONCE) {
                 self.direct.zap_range(&locked, gfns);
             }
             self.direct.settle(locked, &*self.remote, range.blockable);

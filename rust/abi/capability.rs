@@ -45,7 +45,6 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_READONLY_MEM
         | KVM_CAP_COALESCED_PIO
         | KVM_CAP_MMU_SHADOW_CACHE_CONTROL
-        | KVM_CAP_PRE_FAULT_MEMORY
         | KVM_CAP_SYNC_MMU
         | KVM_CAP_EXT_CPUID
         | KVM_CAP_MP_STATE
@@ -100,6 +99,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
         KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,
         KVM_CAP_NR_MEMSLOTS => USER_SLOTS,
+        KVM_CAP_PRE_FAULT_MEMORY => i32::from(hypervisor.capabilities.ept()),
         KVM_CAP_COALESCED_MMIO => COALESCED_PAGE as i32,
         KVM_CAP_SYNC_REGS => SYNC_FIELDS as i32,
         KVM_CAP_SET_GUEST_DEBUG2 => guest_debug::VALID_MASK as i32,
