@@ -50,7 +50,8 @@ use crate::{
             Reported, //
         },
         msr_index,
-        msr_value, //
+        msr_value,
+        segment_register::SegmentRegister, //
     }, //
 };
 
@@ -89,8 +90,8 @@ impl State {
         from_user: bool,
     ) -> Result<u64, MsrError> {
         Ok(match index {
-            msr_index::FS_BASE => vmcs.read(field::GUEST_FS_BASE).0,
-            msr_index::GS_BASE => vmcs.read(field::GUEST_GS_BASE).0,
+            msr_index::FS_BASE => self.segment_base(vmcs, SegmentRegister::Fs),
+            msr_index::GS_BASE => self.segment_base(vmcs, SegmentRegister::Gs),
             msr_index::SYSENTER_CS => u64::from(vmcs.read(field::GUEST_SYSENTER_CS)),
             msr_index::SYSENTER_ESP => vmcs.read(field::GUEST_SYSENTER_ESP).0,
             msr_index::SYSENTER_EIP => vmcs.read(field::GUEST_SYSENTER_EIP).0,
@@ -136,11 +137,11 @@ impl State {
         match index {
             msr_index::FS_BASE => {
                 let value = msr_value::address(value, &self.features)?;
-                vmcs.write(field::GUEST_FS_BASE, Natural(value));
+                self.load_segment_base(vmcs, SegmentRegister::Fs, value);
             }
             msr_index::GS_BASE => {
                 let value = msr_value::address(value, &self.features)?;
-                vmcs.write(field::GUEST_GS_BASE, Natural(value));
+                self.load_segment_base(vmcs, SegmentRegister::Gs, value);
             }
             // CAST: The upper half of the MSR is ignored.
             msr_index::SYSENTER_CS => vmcs.write(field::GUEST_SYSENTER_CS, value as u32),

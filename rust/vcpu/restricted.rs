@@ -294,6 +294,20 @@ impl State {
         }
     }
 
+    /// Loads the linear address of a segment's first byte, and nothing else of it.
+    pub(crate) fn load_segment_base(
+        &mut self,
+        vmcs: &CurrentVmcs<'_>,
+        register: SegmentRegister,
+        base: u64,
+    ) {
+        let segment = Segment {
+            base,
+            ..self.segment(vmcs, register)
+        };
+        self.load_segment(vmcs, register, &segment);
+    }
+
     /// Returns all segment registers.
     pub(crate) fn segments(&self, vmcs: &CurrentVmcs<'_>) -> segment_rules::Segments {
         SegmentRegister::ALL.map(|register| self.segment(vmcs, register))

@@ -43,6 +43,8 @@
 #define CODE_GPA	0x10000UL
 #define STACK_GPA	0x80000UL	/* top; the stack grows down from here */
 #define DATA_GPA	0x100000UL
+/* Three pages for a TSS that no guest looks at: a CPU may need it for real mode. */
+#define REAL_TSS_GPA	0xfffbd000UL
 
 /* The default memory of a VM, and an address that has none behind it. */
 #define VM_MEMORY	SZ_2M
@@ -124,6 +126,8 @@ struct vcpu {
 const char *device_path(void);
 /* Returns true if the device under test is kvm_rs rather than kvm_intel. */
 bool device_is_kvm_rs(void);
+/* Returns whether guests may turn paging on: kvm_rs has no shadow paging. */
+bool guests_can_page(void);
 int device_open(void);
 
 #define die(fmt, ...)							\
@@ -209,7 +213,7 @@ long host_pages_used(void);
 long meminfo(const char *name);
 /* One value of /sys/kernel/debug/kvm-rs/stats; -1 if there is none. */
 long module_stat(const char *name);
-/* The first letter of one of kvm_rs's parameters; EOF if there is none. */
+/* The first letter of a parameter of the module under test; EOF if there is none. */
 int module_parameter(const char *name);
 
 #endif

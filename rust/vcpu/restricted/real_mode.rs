@@ -221,9 +221,14 @@ impl State {
         instruction_length: u32,
     ) {
         if self.real_mode().is_some() {
+            let has_instruction = event.kind.has_instruction();
             self.events.interrupted = Some(Interrupted {
                 event,
-                instruction_length,
+                instruction_length: if has_instruction {
+                    instruction_length
+                } else {
+                    0
+                },
             });
         } else {
             event.inject(vmcs, instruction_length);
