@@ -240,7 +240,6 @@ void vm_create(struct vm *vm, size_t size)
 	ret = vm_set_slot(vm, 0, 0, 0, size, vm->mem);
 	if (ret)
 		die("KVM_SET_USER_MEMORY_REGION: %s", strerror(-ret));
-	xioctl(vm->fd, KVM_SET_TSS_ADDR, REAL_TSS_GPA);
 	write_gdt(vm);
 	write_idt(vm);
 	write_page_tables(vm);

@@ -43,8 +43,6 @@
 #define CODE_GPA	0x10000UL
 #define STACK_GPA	0x80000UL	/* top; the stack grows down from here */
 #define DATA_GPA	0x100000UL
-/* Three pages for a TSS that no guest looks at: a CPU may need it for real mode. */
-#define REAL_TSS_GPA	0xfffbd000UL
 
 /* The default memory of a VM, and an address that has none behind it. */
 #define VM_MEMORY	SZ_2M
