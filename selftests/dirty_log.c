@@ -66,6 +66,12 @@ GUEST_CODE(all_pages, 64,
 	"	jnz 1b\n"
 	"	outb %al, $" STR(PORT_DONE) "\n");
 
+/* Counts in a word of page 7, for ever. */
+GUEST_CODE(counter, 64,
+	"	sti\n"
+	"1:	incq 0x40007000\n"
+	"	jmp 1b\n");
+
 /* Writes %eax to MSR %ecx. */
 GUEST_CODE(write_msr, 64,
 	"	xorl %edx, %edx\n"
@@ -344,6 +350,43 @@ TEST_F_TIMEOUT(dirty_log, copy_follows_the_guest, 100)
 	ASSERT_EQ(take_log(self, variant->manual), 0);
 	EXPECT_EQ(count_bits(self->bitmap), 0);
 	munmap(copy, SLOT_SIZE);
+}
+
+/*
+ * A write after the log was taken is in the next one, also where a CPU wrote
+ * the page before and has not left its guest since. It takes two CPUs to see
+ * a translation that outlives the answer.
+ */
+TEST_F_TIMEOUT(dirty_log, writes_after_are_in_the_next, 100)
+{
+	volatile uint64_t *count = (uint64_t *)(self->mem + 7 * PAGE);
+	struct thread thread = { .self = self, .vcpu = &self->vcpus[0] };
+	unsigned int turn, spins, missed = 0, stuck = 0;
+	uint64_t before;
+
+	vm_load(&self->vm, CODE_GPA, counter);
+	vcpu_set_rip(thread.vcpu, CODE_GPA);
+	ASSERT_EQ(set_slot(self, true), 0);
+	pthread_create(&thread.id, NULL, run_vcpu, &thread);
+	for (turn = 0; turn < 200; turn++) {
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		before = *count;
+		for (spins = 0; *count == before && spins < 100000; spins++) {
+			if (spins > 100)
+				sched_yield();
+		}
+		stuck += *count == before;
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		missed += !in_bitmap(self->bitmap, 7);
+	}
+	self->stop = true;
+	while (pthread_tryjoin_np(thread.id, NULL) == EBUSY) {
+		pthread_kill(thread.id, SIGUSR1);
+		usleep(1000);
+	}
+	EXPECT_EQ(stuck, 0);
+	EXPECT_EQ(missed, 0);
+	EXPECT_EQ(self->others, 0);
 }
 
 static void run_to_done(FIXTURE_DATA(dirty_log) *self, uint64_t rcx, uint64_t rdx)
