@@ -169,7 +169,7 @@ static bool present(struct table *t, const struct request *r)
 {
 	long ret = try_ioctl(fd_of(t, r->fd), r->number, 8);
 
-	if (!r->pointer)
+	if (!r->pointer || r->fd == VM)
 		return ret != -ENOTTY;
 	/* Unknown vCPU and device ioctls are EINVAL, in KVM as well. */
 	return ret != -ENOTTY && (ret == -EFAULT || ret != -EINVAL);

@@ -164,8 +164,8 @@ impl FileObject for VmFile {
                 Ok(0)
             }
             KVM_RS_IOCTL_SET_IDENTITY_MAP_ADDR => {
-                let address = command!(KVM_RS_IOCTL_SET_IDENTITY_MAP_ADDR: u64).read(argument)?;
-                vm.set_identity_map_address(address)?;
+                let address = command!(KVM_RS_IOCTL_SET_IDENTITY_MAP_ADDR: u64);
+                vm.set_identity_map_address(|| address.read(argument))?;
                 Ok(0)
             }
             _ => Err(ENOTTY),

@@ -94,13 +94,13 @@ impl Vm {
         Some(self.tss_address.load(Relaxed)).filter(|&address| address != NO_TSS)
     }
 
-    /// Gives the identity map its place, before there is a vCPU; else `EINVAL`.
-    pub(crate) fn set_identity_map_address(&self, address: u64) -> Result {
+    /// Gives the identity map its place, before there is a vCPU; else `EINVAL`, and `address` is not asked.
+    pub(crate) fn set_identity_map_address(&self, address: impl FnOnce() -> Result<u64>) -> Result {
         let mut config = self.config.lock();
         if config.created > 0 {
             return Err(EINVAL);
         }
-        config.internal.identity_map_address = address;
+        config.internal.identity_map_address = address()?;
         Ok(())
     }
 
