@@ -26,6 +26,7 @@ mod abi;
 mod bindings;
 mod emulate;
 mod hypervisor;
+mod irqchip;
 mod lapic;
 mod linux;
 mod memory;

@@ -14,19 +14,26 @@
 //! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
 //! to the address space of the process that made it; all but closing is refused to others.
 
+pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
 mod internal_memory;
+pub(crate) mod irq;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
 
 use self::{
+    bus::Bus,
     clock::Clock,
     coalesced::Coalesced,
     internal_memory::{
         InternalMemory,
         NO_TSS, //
+    },
+    irq::{
+        Irqs,
+        Kind, //
     },
     msr_filter::MsrFilter,
     settings::{
@@ -37,6 +44,7 @@ use self::{
 };
 use crate::{
     hypervisor::Hypervisor,
+    irqchip::routing::MAX_ROUTES,
     linux::{
         cpu_call::{
             tsc_khz,
@@ -74,6 +82,7 @@ use kernel::{
         },
         Arc,
         Mutex,
+        SetOnce,
         SpinLock, //
     }, //
 };
@@ -83,9 +92,6 @@ pub(crate) const MAX_VCPUS: u32 = 1024;
 
 /// vCPU numbers are below this.
 pub(crate) const MAX_VCPU_IDS: u32 = 4096;
-
-/// The most interrupt routes of a VM, and so pins of the client's I/O APIC.
-const MAX_IRQ_ROUTES: u64 = 4096;
 
 /// The vCPUs of a VM, and how to make them all forget translations.
 #[pin_data]
@@ -153,6 +159,18 @@ impl Vcpus {
             f(vcpu);
         }
     }
+
+    /// Calls `f` with all vCPUs; it must not sleep.
+    pub(crate) fn with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> R {
+        f(&self.list.lock())
+    }
+
+    /// As [`Vcpus::with_list`], but in any context save an NMI; `None` if somebody else looks at them.
+    ///
+    /// That may be who was interrupted on this CPU, so there is no waiting.
+    pub(crate) fn try_with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> Option<R> {
+        Some(f(&*self.list.try_lock()?))
+    }
 }
 
 impl Vcpus {
@@ -205,13 +223,12 @@ pub(crate) struct Config {
     created: u32,
     max_vcpu_ids: Option<u32>,
     boot_cpu_id: u32,
-    split_irqchip: bool,
     tsc_khz: u32,
     internal: InternalMemory,
 }
 
 /// A virtual machine.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Vm {
     hypervisor: Arc<Hypervisor>,
     creator: i32,
@@ -225,6 +242,10 @@ pub(crate) struct Vm {
     settings: Settings,
     #[pin]
     coalesced: Coalesced,
+    /// Devices in the kernel, once there is one.
+    bus: SetOnce<Pin<KBox<Bus>>>,
+    /// Interrupt lines, once there are local APICs in the kernel.
+    irqs: SetOnce<Arc<Irqs>>,
     #[pin]
     tsc: SpinLock<TscSync>,
     #[pin]
@@ -268,7 +289,6 @@ impl Vm {
                     created: 0,
                     max_vcpu_ids: None,
                     boot_cpu_id: 0,
-                    split_irqchip: false,
                     tsc_khz: tsc_khz(),
                     internal: InternalMemory::default(),
                 }),
@@ -276,6 +296,8 @@ impl Vm {
                 triple_fault_events: Atomic::new(false),
                 settings <- Settings::new(),
                 coalesced <- Coalesced::new(),
+                bus: SetOnce::new(),
+                irqs: SetOnce::new(),
                 tsc <- new_spinlock!(TscSync::new()),
                 clock <- new_spinlock!(Clock::new()),
                 wall_clock: Atomic::new(0),
@@ -317,7 +339,7 @@ impl Vm {
             id,
             self.mmu.root(),
             id == config.boot_cpu_id,
-            config.split_irqchip,
+            self.irqs.as_ref().is_some(),
             &self.settings,
             nonpaged,
         )?;
@@ -380,14 +402,15 @@ impl Vm {
 
     /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.
     pub(crate) fn split_irqchip(&self, pins: u64) -> Result {
-        let mut config = self.config.lock();
-        if pins > MAX_IRQ_ROUTES {
+        let config = self.config.lock();
+        if pins > u64::from(MAX_ROUTES) {
             return Err(EINVAL);
         }
-        if config.split_irqchip || config.created > 0 {
+        if self.irqs().is_some() || config.created > 0 {
             return Err(EEXIST);
         }
-        config.split_irqchip = true;
+        self.irqs
+            .populate(Irqs::new(self.vcpus.clone(), Kind::Split)?);
         Ok(())
     }
 
@@ -411,9 +434,20 @@ impl Vm {
         self.triple_fault_events.load(Relaxed)
     }
 
-    /// Returns whether the vCPUs have local APICs in the kernel.
-    pub(crate) fn has_local_apics(&self) -> bool {
-        self.config.lock().split_irqchip
+    /// Returns the interrupt lines, if the vCPUs have local APICs in the kernel.
+    #[inline]
+    pub(crate) fn irqs(&self) -> Option<&Arc<Irqs>> {
+        self.irqs.as_ref()
+    }
+
+    /// Returns the devices in the kernel, to add one or remove it.
+    #[expect(dead_code, reason = "there is no device in the kernel yet")]
+    pub(crate) fn bus(&self) -> Result<&Bus> {
+        let _config = self.config.lock();
+        if self.bus.as_ref().is_none() {
+            self.bus.populate(Bus::new()?);
+        }
+        Ok(self.bus.as_ref().ok_or(ENOMEM)?)
     }
 
     /// Returns what may change while vCPUs run.
@@ -534,5 +568,21 @@ impl Vm {
     /// Calls `f` for each vCPU; it must not sleep.
     pub(crate) fn for_each_vcpu(&self, f: impl FnMut(&Vcpu)) {
         self.vcpus.for_each(f);
+    }
+
+    /// Returns the vCPUs.
+    #[inline]
+    pub(crate) fn vcpus(&self) -> &Vcpus {
+        &self.vcpus
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Vm {
+    fn drop(self: Pin<&mut Self>) {
+        // Who uses a line may keep the lines alive, and they their users.
+        if let Some(irqs) = self.irqs() {
+            irqs.remove_all_line_users();
+        }
     }
 }

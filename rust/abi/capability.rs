@@ -7,6 +7,7 @@ use super::vm::CLOCK_FLAGS;
 use crate::{
     bindings::*,
     hypervisor::Hypervisor,
+    irqchip::routing::MAX_ROUTES,
     linux::cpu_call::online_cpus,
     vcpu::{
         guest_debug,
@@ -61,6 +62,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_GET_TSC_KHZ
         | KVM_CAP_SPLIT_IRQCHIP
         | KVM_CAP_SIGNAL_MSI
+        | KVM_CAP_IRQ_INJECT_STATUS
         | KVM_CAP_SET_BOOT_CPU_ID
         | KVM_CAP_SET_TSS_ADDR
         | KVM_CAP_SET_IDENTITY_MAP_ADDR
@@ -95,6 +97,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         }
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
+        KVM_CAP_IRQ_ROUTING => MAX_ROUTES as i32,
         KVM_CAP_NR_VCPUS => online_cpus().min(MAX_VCPUS) as i32,
         KVM_CAP_MAX_VCPUS => MAX_VCPUS as i32,
         KVM_CAP_MAX_VCPU_ID => MAX_VCPU_IDS as i32,

@@ -5,13 +5,13 @@
 use super::{
     capability,
     command::command,
+    irq,
     msr_filter,
     stats_fd::VmStats,
     vcpu::VcpuFile, //
 };
 use crate::{
     bindings::*,
-    lapic::Message,
     linux::{
         anon_inode::{
             self,
@@ -23,15 +23,10 @@ use crate::{
         Logging,
         Region, //
     },
-    vcpu::{
-        interrupt::deliver::deliver,
-        tsc::requested_khz, //
-    },
+    vcpu::tsc::requested_khz,
     vm::{
-        coalesced::{
-            Space,
-            Zone, //
-        },
+        bus::Space,
+        coalesced::Zone,
         Vm, //
     },
     x86::addr::{
@@ -107,10 +102,13 @@ impl FileObject for VmFile {
                 vm.set_boot_cpu_id(argument as u64)?;
                 Ok(0)
             }
-            KVM_RS_IOCTL_SIGNAL_MSI => signal_msi(
+            KVM_RS_IOCTL_SIGNAL_MSI => irq::signal_msi(
                 &vm,
                 &command!(KVM_RS_IOCTL_SIGNAL_MSI: kvm_msi).read(argument)?,
             ),
+            KVM_RS_IOCTL_SET_GSI_ROUTING => irq::set_routing(&vm, argument),
+            KVM_RS_IOCTL_IRQ_LINE => irq::set_line(&vm, argument),
+            KVM_RS_IOCTL_IRQ_LINE_STATUS => irq::set_line_with_status(&vm, argument),
             KVM_RS_IOCTL_GET_STATS_FD => {
                 let stats = VmStats::new(vm.into())?;
                 Ok(anon_inode::install::<VmStats>(c"kvm-rs-vm-stats", stats)? as isize)
@@ -208,15 +206,6 @@ fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
     // Without a file nobody could use the vCPU, and its number would be taken for ever.
     let fd = install().inspect_err(|_| vm.remove_vcpu(&vcpu))?;
     Ok(fd as isize)
-}
-
-/// Sends the message of a device, and returns how many vCPUs accepted it.
-fn signal_msi(vm: &Vm, msi: &kvm_msi) -> Result<isize> {
-    if !vm.has_local_apics() || msi.flags & !KVM_MSI_VALID_DEVID != 0 {
-        return Err(EINVAL);
-    }
-    let message = Message::from_msi(msi.address_lo, msi.address_hi, msi.data, false);
-    Ok(deliver(vm, &message, true).unwrap_or(0) as isize)
 }
 
 /// Returns what the argument of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 asks for.

@@ -50,7 +50,7 @@ use crate::{
         MMIO_WRITE, //
     },
     vm::{
-        coalesced::Space,
+        bus::Space,
         Vm, //
     },
     vmx::{
@@ -145,18 +145,33 @@ impl Machine<'_> {
             tracing::mmio(MMIO_READ, gpa.value(), data);
             return Ok(());
         }
-        match self.next_done() {
-            Some(done) => {
-                for (target, source) in data.iter_mut().zip(done.data) {
-                    *target = source;
-                }
-                Ok(())
-            }
-            None => {
-                self.exit = Some(DeviceExit::Read(gpa, data.len()));
-                Err(Stop::Pending)
-            }
+        if self.read_in_kernel(Space::Mmio, gpa.value(), data) {
+            return Ok(());
         }
+        self.exit = Some(DeviceExit::Read(gpa, data.len()));
+        Err(Stop::Pending)
+    }
+
+    /// Returns whether the access that is next in order was done, or a device in the kernel answers it
+    /// now; `data` has what it reads then.
+    fn read_in_kernel(&mut self, space: Space, address: u64, data: &mut [u8]) -> bool {
+        if let Some(done) = self.next_done() {
+            for (target, source) in data.iter_mut().zip(done.data) {
+                *target = source;
+            }
+            return true;
+        }
+        let answered = self.once(|machine, done| {
+            let answered = machine.vm.read_device(space, address, data);
+            for (target, &source) in done.data.iter_mut().zip(&*data) {
+                *target = source;
+            }
+            answered
+        });
+        if answered && space == Space::Mmio {
+            tracing::mmio(MMIO_READ, address, data);
+        }
+        answered
     }
 
     /// Does the write to a device that is next in order, unless it was done.
@@ -166,11 +181,7 @@ impl Machine<'_> {
             tracing::mmio(MMIO_WRITE, gpa.value(), data);
             return Ok(());
         }
-        if self.next_done().is_some() {
-            return Ok(());
-        }
-        if self.coalesce(Space::Mmio, gpa.value(), data) {
-            tracing::mmio(MMIO_WRITE, gpa.value(), data);
+        if self.write_in_kernel(Space::Mmio, gpa.value(), data) {
             return Ok(());
         }
         let mut bytes = [0; 8];
@@ -181,18 +192,28 @@ impl Machine<'_> {
         Err(Stop::Pending)
     }
 
-    /// Leaves a write in the ring of those that the client looks at later, if it wants that.
-    fn coalesce(&mut self, space: Space, address: u64, data: &[u8]) -> bool {
-        // Once in the ring, it must not be done again, so first comes the note that it was.
-        let before = self.log;
-        if !self.log.push(Done { data: [0; 8] }) {
+    /// Returns whether the write that is next in order was done, or now goes to a device in the kernel
+    /// or into the ring of those that the client looks at later.
+    fn write_in_kernel(&mut self, space: Space, address: u64, data: &[u8]) -> bool {
+        if self.next_done().is_some() {
+            return true;
+        }
+        let taken = self.once(|machine, _| machine.vm.write_device(space, address, data));
+        if taken && space == Space::Mmio {
+            tracing::mmio(MMIO_WRITE, address, data);
+        }
+        taken
+    }
+
+    /// Makes an access that must not be made again when the instruction is executed again, and returns
+    /// whether `access` says that it was made.
+    fn once(&mut self, access: impl FnOnce(&Self, &mut Done) -> bool) -> bool {
+        // Room for the note that it was comes first.
+        if self.log.is_full() {
             return false;
         }
-        let done = self.vm.coalesced().write(space, address, data);
-        if !done {
-            self.log = before;
-        }
-        done
+        let mut done = Done { data: [0; 8] };
+        access(self, &mut done) && self.log.push(done)
     }
 
     fn fail(&mut self, error: Error) -> Stop {

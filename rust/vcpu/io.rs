@@ -2,8 +2,8 @@
 
 //! Port I/O: IN, OUT, INS and OUTS.
 //!
-//! There are no devices on ports in the kernel, so each goes to the client, a coalesced write only when
-//! the client looks. A string instruction moves as many elements per exit as fit into a page of guest
+//! What no device in the kernel takes goes to the client, a coalesced write only when the client looks. A
+//! string instruction moves as many elements per exit as fit into a page of guest
 //! memory and 1024 bytes of data.
 
 use super::{
@@ -28,7 +28,7 @@ use crate::{
     emulate::Segment as Name,
     trace,
     vm::{
-        coalesced::Space,
+        bus::Space,
         settings::Quirk,
         Vm, //
     },
@@ -72,11 +72,19 @@ impl State {
             let bytes = self.gpr(RAX).to_le_bytes();
             trace_port(io.port, io.size, io.input, 1, &bytes);
             let data = bytes.get(..usize::from(io.size)).unwrap_or(&[]);
-            if vm.coalesced().write(Space::Pio, io.port.into(), data) {
+            if vm.write_device(Space::Pio, io.port.into(), data) {
                 self.skip_instruction(vmcs);
                 return Next::Resume;
             }
             page.write_data(data);
+        } else {
+            let mut bytes = [0; 4];
+            let data = bytes.get_mut(..usize::from(io.size)).unwrap_or(&mut []);
+            if vm.read_device(Space::Pio, io.port.into(), data) {
+                self.finish_input(io, bytes);
+                self.skip_instruction(vmcs);
+                return Next::Resume;
+            }
         }
         page.set_io(io.input, io.size, io.port, 1);
         if !io.input && io.port == OVER_AT_ONCE && vm.settings().has(Quirk::Out7eOver) {
@@ -109,19 +117,24 @@ impl State {
             let size = usize::from(io.size);
             vcpu.run_page()
                 .read_data(bytes.get_mut(..size).unwrap_or(&mut []));
-            trace_port(io.port, io.size, true, 1, &bytes);
-            let value = u64::from(u32::from_le_bytes(bytes));
-            let old = self.gpr(RAX);
-            self.set_gpr(
-                RAX,
-                match size {
-                    1 => (old & !0xff) | value,
-                    2 => (old & !0xffff) | value,
-                    _ => value,
-                },
-            );
+            self.finish_input(io, bytes);
         }
         self.advance(vmcs, length);
+    }
+
+    /// Puts what was read from a port into its register; bytes beyond the size are 0.
+    fn finish_input(&mut self, io: IoAccess, bytes: [u8; 4]) {
+        trace_port(io.port, io.size, true, 1, &bytes);
+        let value = u64::from(u32::from_le_bytes(bytes));
+        let old = self.gpr(RAX);
+        self.set_gpr(
+            RAX,
+            match io.size {
+                1 => (old & !0xff) | value,
+                2 => (old & !0xffff) | value,
+                _ => value,
+            },
+        );
     }
 
     /// Goes on `length` bytes further.
@@ -280,10 +293,21 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     };
     let count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
 
-    if !io.input {
-        let mut data = [0; MAX_STRING];
-        // CAST: At most MAX_STRING.
-        let len = (count * size) as usize;
+    let mut data = [0; MAX_STRING];
+    // CAST: At most MAX_STRING.
+    let len = (count * size) as usize;
+    if io.input {
+        let answered = data
+            .chunks_exact_mut(usize::from(io.size))
+            .take(count as usize)
+            .position(|element| !vm.read_device(Space::Pio, io.port.into(), element))
+            .unwrap_or(count as usize);
+        if answered > 0 {
+            // CAST: At most MAX_STRING.
+            io.count = answered as u32;
+            return move_elements(vm, owned, io, &data);
+        }
+    } else {
         let split = if count == 1 { first_len } else { len };
         let (head, tail) = data.split_at_mut(split.min(MAX_STRING));
         vm.memory().read(first, head)?;
@@ -294,14 +318,14 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
         let data = data.get(..len).unwrap_or(&[]);
         // CAST: At most MAX_STRING.
         trace_port(io.port, io.size, false, count as u32, data);
-        let coalesced = data
+        let taken = data
             .chunks_exact(usize::from(io.size))
-            .take_while(|element| vm.coalesced().write(Space::Pio, io.port.into(), element))
+            .take_while(|element| vm.write_device(Space::Pio, io.port.into(), element))
             .count();
-        if coalesced > 0 {
+        if taken > 0 {
             // CAST: At most MAX_STRING.
-            io.count = coalesced as u32;
-            return complete_string_io(vm, vcpu, owned, io);
+            io.count = taken as u32;
+            return move_elements(vm, owned, io, &[]);
         }
         vcpu.run_page().write_data(data);
     }
@@ -313,28 +337,38 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
 }
 
 /// Finishes the elements that the client was asked for, and goes on.
-///
-/// The client may have changed the count: what it leaves is what counts.
 pub(crate) fn complete_string_io(
     vm: &Vm,
     vcpu: &Vcpu,
     owned: &mut Owned,
     io: StringIo,
 ) -> Result<Next> {
-    let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
-    let state = &mut owned.state;
-    let down = state.fetched_rflags() & Rflags::DF.value() != 0;
-    let size = usize::from(io.size);
     let mut data = [0; MAX_STRING];
     if io.input {
         vcpu.run_page().read_data(&mut data);
-        trace_port(io.port, io.size, true, io.count, &data);
     }
-    for element in data.chunks_exact(size).take(io.count as usize) {
+    move_elements(vm, owned, io, &data)
+}
+
+/// Moves the elements that were transferred: what was read, from `data` to memory.
+///
+/// The client may have changed the count: what it leaves is what counts.
+fn move_elements(vm: &Vm, owned: &mut Owned, io: StringIo, data: &[u8]) -> Result<Next> {
+    let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+    let state = &mut owned.state;
+    let down = state.fetched_rflags() & Rflags::DF.value() != 0;
+    if io.input {
+        trace_port(io.port, io.size, true, io.count, data);
+    }
+    let mut elements = data.chunks_exact(usize::from(io.size).max(1));
+    for _ in 0..io.count {
         if io.remaining(state) == 0 {
             break;
         }
         if io.input {
+            let Some(element) = elements.next() else {
+                break;
+            };
             let parts = match io.locate(vm, state, &context) {
                 Ok(parts) => parts,
                 Err(exception) => {

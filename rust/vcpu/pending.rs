@@ -86,6 +86,11 @@ impl AccessLog {
         self.entries.get(index).copied().flatten()
     }
 
+    /// Returns whether there is no room for another access.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= MAX_LOG
+    }
+
     /// Adds an access; `false` if there is no room.
     pub(crate) fn push(&mut self, done: Done) -> bool {
         match self.entries.get_mut(self.len) {

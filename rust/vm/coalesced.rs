@@ -7,6 +7,7 @@
 //! mapping shows behind its data of port I/O. The hypervisor fills entries and moves `last`; the client
 //! empties them and moves `first`. One entry stays free, which tells a full ring from an empty one.
 
+use super::bus::Space;
 use crate::{
     bindings::{
         kvm_coalesced_mmio,
@@ -47,15 +48,6 @@ const LAST: usize = 1;
 const ENTRIES: u32 = ((KernelPage::WORDS - HEAD) / STRIDE) as u32;
 
 const _: () = assert!(HEAD == 2 && STRIDE == 6);
-
-/// The kind of device access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Space {
-    /// Memory-mapped I/O.
-    Mmio,
-    /// Ports.
-    Pio,
-}
 
 /// A range of device addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ use crate::{
         Mode,
         Stop, //
     },
-    vm::coalesced::Space,
+    vm::bus::Space,
     x86::{
         control_regs::Rflags,
         exception::Exception,
@@ -67,30 +67,20 @@ impl Machine<'_> {
         self.read_table(base.wrapping_add(u64::from(offset)), data)
     }
 
-    /// Reads from a port: what the client gave, or asks for it.
+    /// Reads from a port: what a device in the kernel or the client gave, or asks the client for it.
     pub(super) fn read_port(&mut self, port: u16, data: &mut [u8]) -> Result<(), Stop> {
         self.check_port(port, data.len())?;
-        match self.next_done() {
-            Some(done) => {
-                for (target, source) in data.iter_mut().zip(done.data) {
-                    *target = source;
-                }
-                Ok(())
-            }
-            None => {
-                self.exit = Some(DeviceExit::PortRead(port, data.len()));
-                Err(Stop::Pending)
-            }
+        if self.read_in_kernel(Space::Pio, port.into(), data) {
+            return Ok(());
         }
+        self.exit = Some(DeviceExit::PortRead(port, data.len()));
+        Err(Stop::Pending)
     }
 
     /// Writes to a port, unless it was done.
     pub(super) fn write_port(&mut self, port: u16, data: &[u8]) -> Result<(), Stop> {
         self.check_port(port, data.len())?;
-        if self.next_done().is_some() {
-            return Ok(());
-        }
-        if self.coalesce(Space::Pio, port.into(), data) {
+        if self.write_in_kernel(Space::Pio, port.into(), data) {
             return Ok(());
         }
         self.vcpu.run_page().write_data(data);

@@ -15,9 +15,13 @@ use crate::{
         state::State,
         Vcpu, //
     },
-    vm::Vm, //
+    vm::{
+        Vcpus,
+        Vm, //
+    }, //
 };
 use core::ptr;
+use kernel::sync::Arc;
 
 /// Where a message comes from.
 #[derive(Clone, Copy)]
@@ -42,21 +46,44 @@ impl Source<'_> {
     }
 }
 
-/// Delivers a device's message, and returns how many vCPUs accepted it; `None` if it is for none.
+/// Delivers a device's message, and returns how many vCPUs accepted it; `None` if there is nobody yet.
 ///
 /// `broadcast_quirk` tells that 0xff is everyone, see [`Sender::Device`]. Any thread.
-pub(crate) fn deliver(vm: &Vm, message: &Message, broadcast_quirk: bool) -> Option<usize> {
-    send(vm, message, Source::Device { broadcast_quirk })
+pub(crate) fn deliver(vcpus: &Vcpus, message: &Message, broadcast_quirk: bool) -> Option<usize> {
+    vcpus.with_list(|list| send_from_device(list, message, broadcast_quirk))
+}
+
+/// As [`deliver`], but in any context save an NMI; `None` if that would have to wait.
+pub(crate) fn try_deliver(
+    vcpus: &Vcpus,
+    message: &Message,
+    broadcast_quirk: bool,
+) -> Option<Option<usize>> {
+    vcpus.try_with_list(|list| send_from_device(list, message, broadcast_quirk))
+}
+
+/// See [`deliver`].
+fn send_from_device(
+    vcpus: &[Arc<Vcpu>],
+    message: &Message,
+    broadcast_quirk: bool,
+) -> Option<usize> {
+    let is_present = |vcpu: &Arc<Vcpu>| {
+        vcpu.controller()
+            .is_some_and(|controller| controller.lapic().is_enabled())
+    };
+    send(vcpus, message, Source::Device { broadcast_quirk })
+        // One that misses everybody is held back, in KVM's words, by those who are there.
+        .or_else(|| vcpus.iter().any(is_present).then_some(0))
 }
 
 /// Delivers a message, and returns how many vCPUs accepted it; `None` if it is for none.
-fn send(vm: &Vm, message: &Message, source: Source<'_>) -> Option<usize> {
+fn send(vcpus: &[Arc<Vcpu>], message: &Message, source: Source<'_>) -> Option<usize> {
     let chosen = if message.is_for_one() {
-        let mut candidates: usize = 0;
-        vm.for_each_vcpu(|vcpu| {
-            candidates =
-                candidates.saturating_add(usize::from(is_candidate(vcpu, message, source)));
-        });
+        let candidates = vcpus
+            .iter()
+            .filter(|vcpu| is_candidate(vcpu, message, source))
+            .count();
         Some(lowest_priority_index(message.vector, candidates)?)
     } else {
         None
@@ -64,7 +91,7 @@ fn send(vm: &Vm, message: &Message, source: Source<'_>) -> Option<usize> {
     let mut receivers: usize = 0;
     let mut accepted: usize = 0;
     let mut candidate: usize = 0;
-    vm.for_each_vcpu(|vcpu| {
+    for vcpu in vcpus {
         let receives = match chosen {
             None => concerns(vcpu, message, source),
             Some(index) => {
@@ -79,7 +106,7 @@ fn send(vm: &Vm, message: &Message, source: Source<'_>) -> Option<usize> {
             let own = source.seen_from(vcpu) == Sender::Myself;
             accepted = accepted.saturating_add(usize::from(vcpu.accept(message, own)));
         }
-    });
+    }
     (receivers != 0).then_some(accepted)
 }
 
@@ -127,7 +154,8 @@ impl Vcpu {
             // The client's I/O APIC would want to know; no route tells yet which vectors are its.
             Effect::Eoi { .. } => {}
             Effect::Ipi(message) => {
-                send(vm, &message, Source::Vcpu(self));
+                vm.vcpus()
+                    .with_list(|list| send(list, &message, Source::Vcpu(self)));
             }
             Effect::Timer(wanted) => {
                 if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {

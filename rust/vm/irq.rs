@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The interrupt lines of a VM: from a GSI over its routes to controllers and local APICs.
+//!
+//! See [`crate::irqchip`] for the vocabulary.
+
+use super::Vcpus;
+use crate::{
+    irqchip::{
+        Msi,
+        Routes,
+        Target, //
+    },
+    lapic::Message,
+    linux::srcu_cell::SrcuCell,
+    vcpu::interrupt::deliver::{
+        deliver,
+        try_deliver, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// Who drives a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "not every part has its caller yet")]
+pub(crate) enum Source {
+    /// The client, and irqfds without a resampler.
+    Client,
+    /// Irqfds with a resampler, all of a GSI together.
+    Resampler,
+    /// The interval timer.
+    Timer,
+}
+
+/// How many vCPUs got an interrupt.
+///
+/// `None`: it was ignored, since it is masked, leads nowhere or reached nobody. `Some(0)`: it was
+/// coalesced, since an earlier one still waits.
+pub(crate) type Delivered = Option<usize>;
+
+/// Who is told what becomes of a line. The methods must not sleep; they may raise and lower lines.
+#[allow(dead_code, reason = "not every part has its caller yet")]
+pub(crate) trait LineUser: Send + Sync {
+    /// The guest has ended an interrupt of the line.
+    fn acknowledged(&self);
+
+    /// A level-triggered interrupt that was held back by a mask is about to be delivered: has the line
+    /// looked at again, which raises it if it is to be up. Returns whether the user can do that; the
+    /// interrupt that was held back is forgotten then.
+    fn resample(&self) -> bool {
+        false
+    }
+
+    /// The guest masks the line at a controller, or no longer does.
+    fn mask_changed(&self, _masked: bool) {}
+}
+
+/// A line and one of its users.
+#[derive(Clone)]
+struct Use {
+    gsi: u32,
+    user: Arc<dyn LineUser>,
+}
+
+/// Which controllers are in the kernel besides the local APICs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// None: the client has them.
+    Split,
+}
+
+/// The interrupt lines of a VM whose local APICs are in the kernel.
+#[pin_data]
+pub(crate) struct Irqs {
+    vcpus: Arc<Vcpus>,
+    kind: Kind,
+    #[pin]
+    routes: SrcuCell<Routes>,
+    #[pin]
+    users: SrcuCell<KVVec<Use>>,
+    /// Held to replace routes or users. Has the empty list that the VM's end replaces the users by.
+    #[pin]
+    changing: Mutex<Option<KBox<KVVec<Use>>>>,
+}
+
+#[allow(dead_code, reason = "not every part has its caller yet")]
+impl Irqs {
+    /// Returns the lines of a VM with these vCPUs, whose GSIs lead nowhere yet.
+    pub(super) fn new(vcpus: Arc<Vcpus>, kind: Kind) -> Result<Arc<Self>> {
+        let routes = match kind {
+            Kind::Split => Routes::empty()?,
+        };
+        let users = KBox::new(KVVec::new(), GFP_KERNEL_ACCOUNT)?;
+        let none = KBox::new(KVVec::new(), GFP_KERNEL_ACCOUNT)?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                vcpus,
+                kind,
+                routes <- SrcuCell::new(routes),
+                users <- SrcuCell::new(users),
+                changing <- new_mutex!(Some(none)),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Returns which controllers are in the kernel.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Replaces the routes. Sleeps until nobody uses the old ones any more.
+    pub(crate) fn set_routes(&self, routes: KBox<Routes>) {
+        let _changing = self.changing.lock();
+        drop(self.routes.replace(routes));
+    }
+
+    /// Raises or lowers the line `gsi` on behalf of `source`, and returns how many vCPUs got an
+    /// interrupt from that.
+    ///
+    /// A message is sent when the line is raised. To be called with interrupts on.
+    pub(crate) fn set(&self, _source: Source, gsi: u32, up: bool) -> Delivered {
+        let mut total = None;
+        let routes = self.routes.read();
+        for target in routes.of(gsi) {
+            let delivered = match target {
+                Target::Msi(msi) if up => self.send(msi),
+                // There are no controllers yet that a pin could belong to.
+                Target::Msi(_) | Target::Pin(_) => None,
+            };
+            total = sum(total, delivered);
+        }
+        total
+    }
+
+    /// As [`Irqs::set`], but in any context save an NMI; `None` if that cannot be done right now in such
+    /// a context, and nothing was done.
+    ///
+    /// That is so for pins of controllers, and if the vCPUs cannot be looked at without waiting.
+    pub(crate) fn try_set_in_atomic(&self, gsi: u32, up: bool) -> Option<Delivered> {
+        let routes = self.routes.read();
+        match routes.of(gsi) {
+            [] => Some(None),
+            [Target::Msi(_)] if !up => Some(None),
+            [Target::Msi(msi)] => try_deliver(&self.vcpus, &message(msi), true),
+            _ => None,
+        }
+    }
+
+    /// Sends a message, and returns how many vCPUs accepted it.
+    pub(crate) fn send(&self, msi: &Msi) -> Delivered {
+        deliver(&self.vcpus, &message(msi), true)
+    }
+
+    /// Has `user` told of what becomes of the line `gsi`. Sleeps.
+    pub(crate) fn add_line_user(&self, gsi: u32, user: Arc<dyn LineUser>) -> Result {
+        self.replace_users(|_| true, Some(Use { gsi, user }))
+    }
+
+    /// No longer has `user` told of what becomes of `gsi`. Sleeps until it is not being told any more,
+    /// so that its methods must not call this.
+    ///
+    /// Fails with `ENOMEM` and changes nothing.
+    pub(crate) fn remove_line_user(&self, gsi: u32, user: &dyn LineUser) -> Result {
+        let other = |entry: &Use| entry.gsi != gsi || !core::ptr::addr_eq(&*entry.user, user);
+        self.replace_users(other, None)
+    }
+
+    /// No longer has anybody told of anything: the VM is about to go. Sleeps.
+    pub(super) fn remove_all_line_users(&self) {
+        if let Some(none) = self.changing.lock().take() {
+            drop(self.users.replace(none));
+        }
+    }
+
+    fn replace_users(&self, keep: impl Fn(&Use) -> bool, more: Option<Use>) -> Result {
+        let _changing = self.changing.lock();
+        let mut users = KVVec::new();
+        for entry in self.users.read().iter().filter(|entry| keep(entry)) {
+            users.push(entry.clone(), GFP_KERNEL_ACCOUNT)?;
+        }
+        if let Some(entry) = more {
+            users.push(entry, GFP_KERNEL_ACCOUNT)?;
+        }
+        drop(self.users.replace(KBox::new(users, GFP_KERNEL_ACCOUNT)?));
+        Ok(())
+    }
+}
+
+/// Returns the message that a device's write is.
+fn message(msi: &Msi) -> Message {
+    Message::from_msi(msi.address_low, msi.address_high, msi.data, false)
+}
+
+/// Adds up what the targets of a line say: one that was ignored does not count beside another.
+fn sum(total: Delivered, delivered: Delivered) -> Delivered {
+    match (total, delivered) {
+        (Some(total), Some(delivered)) => Some(total.saturating_add(delivered)),
+        (total, delivered) => total.or(delivered),
+    }
+}
