@@ -1094,6 +1094,119 @@ static void test_attributes(struct table *t)
 	drop(t);
 }
 
+struct routing {
+	struct kvm_irq_routing head;
+	struct kvm_irq_routing_entry entries[3];
+};
+
+static long set_routes(struct table *t, unsigned int count, struct kvm_irq_routing_entry a,
+		       struct kvm_irq_routing_entry b)
+{
+	struct routing routing = { .head.nr = count, .entries = { a, b } };
+
+	return try_ioctl(t->vm.fd, KVM_SET_GSI_ROUTING, (unsigned long)&routing);
+}
+
+/* Routes that are fine, that no VM has, and that contradict each other. */
+static void test_routes(struct table *t, const char *mode)
+{
+#define MSI(number, ...)	{ .gsi = number, .type = KVM_IRQ_ROUTING_MSI, __VA_ARGS__ }
+#define PIN(number, c, p)	{ .gsi = number, .type = KVM_IRQ_ROUTING_IRQCHIP,	\
+				  .u.irqchip = { c, p } }
+	static const struct kvm_irq_routing_entry routes[] = {
+		MSI(0), MSI(4095), MSI(4096), MSI(~0U), MSI(1, .flags = 1), MSI(1, .flags = 2),
+		MSI(1, .flags = ~0U), MSI(2, .u.msi.address_hi = 1), MSI(2, .u.msi.data = ~0U),
+		PIN(0, 0, 0), PIN(0, 0, 7), PIN(0, 0, 8), PIN(0, 1, 7), PIN(0, 1, 8), PIN(0, 2, 0),
+		PIN(0, 2, 23), PIN(0, 2, 24), PIN(0, 3, 0), PIN(0, ~0U, 0), PIN(0, 0, ~0U),
+		{ .type = 0 }, { .type = 3 }, { .type = 6 }, { .type = ~0U },
+		{ .type = KVM_IRQ_ROUTING_IRQCHIP, .flags = 1 },
+	};
+	unsigned int i, k;
+
+	for (i = 0; i < ARRAY_SIZE(routes); i++) {
+		record(t, STRICT, set_routes(t, 1, routes[i], routes[0]), "%s: route %u", mode, i);
+		for (k = 0; k < ARRAY_SIZE(routes); k++)
+			record(t, STRICT, set_routes(t, 2, routes[i], routes[k]),
+			       "%s: routes %u and %u", mode, i, k);
+	}
+#undef MSI
+#undef PIN
+}
+
+static void test_lines(struct table *t, const char *mode)
+{
+	static const unsigned int gsis[] = { 0, 2, 8, 15, 16, 23, 24, 4095, 4096, ~0U };
+	struct routing routing = { 0 };
+	struct kvm_msi msi = { .address_lo = 0xfee00000, .data = 0x60 };
+	unsigned int i, k;
+	int flag;
+
+	for (i = 0; i < ARRAY_SIZE(gsis); i++) {
+		for (k = 0; k < 4; k++) {
+			struct kvm_irq_level line = { .irq = gsis[i], .level = k < 3 ? k : ~0U };
+			long ret = try_ioctl(t->vm.fd, k & 1 ? KVM_IRQ_LINE_STATUS : KVM_IRQ_LINE,
+					     (unsigned long)&line);
+
+			record(t, STRICT, ret, "%s: line %u, step %u", mode, gsis[i], k);
+			record(t, STRICT, line.status, "%s: status of it", mode);
+		}
+	}
+	for (flag = -1; flag < 32; flag++) {
+		routing.head.flags = msi.flags = flag < 0 ? 0 : 1U << flag;
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_SET_GSI_ROUTING, (unsigned long)&routing),
+		       "%s: no routes, flag %d", mode, flag);
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_SIGNAL_MSI, (unsigned long)&msi),
+		       "%s: MSI, flag %d", mode, flag);
+	}
+	routing.head.flags = 0;
+	for (i = 4096; i; i = i == 4096 ? 4097 : i == 4097 ? ~0U : 0) {
+		static struct kvm_irq_routing_entry many[4100];
+		struct kvm_irq_routing *head = (void *)many;
+
+		/* The same route again and again, or too many of them. */
+		memset(many, 0, sizeof(many));
+		head->nr = i;
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_SET_GSI_ROUTING, (unsigned long)head),
+		       "%s: %u routes", mode, i);
+	}
+}
+
+/* Interrupt controllers in each order of creation, and their lines and routes. */
+static void test_irqs(struct table *t)
+{
+	static const char * const modes[] = { "no irqchip", "split irqchip", "split irqchip, no pins" };
+	static const unsigned long pins[] = { 4097, ~0UL, 4096, 24, 0 };
+	unsigned int mode, i;
+
+	for (mode = 0; mode < ARRAY_SIZE(modes); mode++) {
+		struct kvm_enable_cap split = {
+			.cap = KVM_CAP_SPLIT_IRQCHIP,
+			.args = { mode == 1 ? 24 : 0 },
+		};
+
+		open_vm(t, &t->vm);
+		if (mode)
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&split),
+			       "%s: made", modes[mode]);
+		test_lines(t, modes[mode]);
+		test_routes(t, modes[mode]);
+		for (i = 0; i < ARRAY_SIZE(pins); i++) {
+			split.args[0] = pins[i];
+			/* The first one that is fine, or none. */
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&split),
+			       "%s: split irqchip of %#lx pins", modes[mode], pins[i]);
+		}
+		vcpu_create(&t->vcpu, &t->vm, 0);
+		for (i = 0; i < ARRAY_SIZE(pins); i++) {
+			split.args[0] = pins[i];
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&split),
+			       "%s: split irqchip of %#lx pins after a vcpu", modes[mode], pins[i]);
+		}
+		test_lines(t, modes[mode]);
+		drop(t);
+	}
+}
+
 static void fill_table(struct table *t, const char *path)
 {
 	t->path = path;
@@ -1113,6 +1226,7 @@ static void fill_table(struct table *t, const char *path)
 	test_msrs(t);
 	test_vcpu_small(t);
 	test_state(t);
+	test_irqs(t);
 }
 
 static const char *show(long value, char *buf)
