@@ -17,6 +17,7 @@
 mod access;
 mod dirty;
 mod region;
+mod ring;
 mod slot;
 mod slots;
 mod tree;
@@ -33,6 +34,11 @@ pub(crate) use region::{
     Owner,
     Region,
     USER_SLOTS, //
+};
+pub(crate) use ring::{
+    DirtyRing,
+    Rings,
+    MAX_RING_BYTES, //
 };
 pub(crate) use slot::{
     GfnRange,
@@ -79,6 +85,8 @@ pub(crate) struct GuestMemory {
     /// First frame that no slot may have.
     gfn_limit: Gfn,
     logging: Atomic<u32>,
+    #[pin]
+    rings: Rings,
 }
 
 impl GuestMemory {
@@ -92,6 +100,7 @@ impl GuestMemory {
             updating <- new_mutex!((), "GuestMemory::updating"),
             gfn_limit: gfn_limit,
             logging: Atomic::new(Logging::default().to_bits()),
+            rings <- Rings::new(),
         })
     }
 
@@ -108,6 +117,11 @@ impl GuestMemory {
     /// Sets how the client wants writes to be logged. Slots that log already go on as they began.
     pub(crate) fn set_logging(&self, logging: Logging) {
         self.logging.store(logging.to_bits(), Relaxed);
+    }
+
+    /// Returns the vCPUs' rings of written pages.
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.rings
     }
 
     /// Returns the right to change the slots, once no one else has it.
@@ -133,13 +147,9 @@ impl<'a> Update<'a> {
     pub(crate) fn plan(&self, region: &Region, owner: Owner) -> Result<(Change, Option<Next>)> {
         let slots = self.memory.snapshot();
         let limit = self.memory.gfn_limit;
-        let change = region.plan(
-            &slots,
-            owner,
-            limit,
-            self.memory.logging(),
-            access::user_range_ok,
-        )?;
+        let bitmaps = !self.memory.rings.are_used();
+        let logging = bitmaps.then(|| self.memory.logging());
+        let change = region.plan(&slots, owner, limit, logging, access::user_range_ok)?;
         let Some((id, new)) = change.outcome() else {
             return Ok((change, None));
         };
@@ -149,7 +159,8 @@ impl<'a> Update<'a> {
 
     /// Returns the client's slot `id`, upper half included, that logs writes.
     ///
-    /// `EINVAL` for what no slot's number can be, `ENOENT` for a slot that is not there or does not log.
+    /// `ENXIO` where rings are used instead, `EINVAL` for what no slot's number can be, `ENOENT` for a slot
+    /// that is not there or does not log.
     pub(crate) fn logging_slot(&self, id: u32) -> Result<Arc<Slot>> {
         self.logging_slot_from(id, 0)
     }
@@ -157,6 +168,9 @@ impl<'a> Update<'a> {
     /// As [`Self::logging_slot`], for the pages from `first` on: `EINVAL` also if that is not the first of
     /// a word.
     pub(crate) fn logging_slot_from(&self, id: u32, first: u64) -> Result<Arc<Slot>> {
+        if self.memory.rings.are_used() {
+            return Err(ENXIO);
+        }
         let id = u16::try_from(id).map_err(|_| EINVAL)?;
         if id >= USER_SLOTS || first % WORD_PAGES != 0 {
             return Err(EINVAL);

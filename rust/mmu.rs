@@ -79,6 +79,7 @@ use crate::{
     },
     memory::{
         Change,
+        DirtyRing,
         GuestMemory,
         Owner,
         Region, //
@@ -298,11 +299,16 @@ impl<R: RemoteFlush> Mmu<R> {
 
     /// Returns once the guest can go on after a fault at `gpa`, or tells what it met instead of memory.
     ///
-    /// The calling thread must run in the address space of the guest's memory. Sleeps. Fails with
-    /// `EFAULT` if the client has no page there or not with that access, `EINTR` if a signal is
-    /// pending, `EHWPOISON` if the page is broken, and `ENOMEM`.
-    pub(crate) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
-        with_core!(self, core => core.fault(gpa, access))
+    /// The calling thread must run in the address space of the guest's memory. `ring` is that of the
+    /// vCPU, if it has one. Sleeps. Fails with `EFAULT` if the client has no page there or not with that
+    /// access, `EINTR` if a signal is pending, `EHWPOISON` if the page is broken, and `ENOMEM`.
+    pub(crate) fn fault(
+        &self,
+        gpa: Gpa,
+        access: FaultAccess,
+        ring: Option<&DirtyRing>,
+    ) -> Result<Resolved> {
+        with_core!(self, core => core.fault(gpa, access, ring))
     }
 
     /// Makes a translation for reading at `gpa`, and returns the bytes from `gpa` to the end of the page
@@ -334,8 +340,18 @@ impl<R: RemoteFlush> Mmu<R> {
     /// Returns whether the guest can go on that tried to write at `gpa`, because only a log of writes kept
     /// it from it. Does not sleep.
     #[inline]
-    pub(crate) fn disarm(&self, gpa: Gpa, access: FaultAccess) -> bool {
-        with_core!(self, core => core.disarm(gpa, access))
+    pub(crate) fn disarm(&self, gpa: Gpa, access: FaultAccess, ring: Option<&DirtyRing>) -> bool {
+        with_core!(self, core => core.disarm(gpa, access, ring))
+    }
+
+    /// Returns whether the processor can log the pages that vCPUs write.
+    pub(crate) fn processor_logs(&self) -> bool {
+        with_core!(self, core => core.tracking == Tracking::ProcessorLog)
+    }
+
+    /// Takes what the client has harvested out of the vCPUs' rings, and arms the pages; returns how many.
+    pub(crate) fn reset_rings(&self) -> usize {
+        with_core!(self, core => core.reset_rings())
     }
 
     /// Gives the client the log of slot `id` as a bitmap at `to`; see [`dirty`].

@@ -65,6 +65,7 @@ use crate::{
         signal_mask::SignalMask,
         task::PreemptNotifier, //
     },
+    memory::DirtyRing,
     mmu::Root,
     vm::{
         settings::{
@@ -132,6 +133,22 @@ impl Owned {
     }
 }
 
+/// What a VM gives a new vCPU.
+pub(crate) struct Outfit {
+    /// Its number.
+    pub(crate) id: u32,
+    /// Where the processor finds the tables of guest memory.
+    pub(crate) root: Root,
+    /// It is the one that boots.
+    pub(crate) bootstrap: bool,
+    /// It has a local APIC in the kernel.
+    pub(crate) in_kernel_apic: bool,
+    /// What it runs on without paging, where that is not its own.
+    pub(crate) nonpaged: Option<Nonpaged>,
+    /// Its ring of written pages.
+    pub(crate) ring: Option<Arc<DirtyRing>>,
+}
+
 /// A virtual CPU.
 #[pin_data]
 pub(crate) struct Vcpu {
@@ -142,6 +159,7 @@ pub(crate) struct Vcpu {
     controller: Option<Arc<InterruptController>>,
     vpid: Option<Vpid>,
     root: Root,
+    ring: Option<Arc<DirtyRing>>,
     nmis: Atomic<u32>,
     counts: Registered,
     #[pin]
@@ -154,13 +172,17 @@ impl Vcpu {
     /// Creates a vCPU at reset.
     pub(crate) fn new(
         hypervisor: &Hypervisor,
-        id: u32,
-        root: Root,
-        bootstrap: bool,
-        in_kernel_apic: bool,
         settings: &Settings,
-        nonpaged: Option<Nonpaged>,
+        outfit: Outfit,
     ) -> Result<Arc<Self>> {
+        let Outfit {
+            id,
+            root,
+            bootstrap,
+            in_kernel_apic,
+            nonpaged,
+            ring,
+        } = outfit;
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
         let controller = if in_kernel_apic {
             Some(InterruptController::new(id, doorbell.clone())?)
@@ -194,6 +216,7 @@ impl Vcpu {
                 controller,
                 vpid,
                 root,
+                ring,
                 nmis: Atomic::new(0),
                 counts,
                 host_switch <- PreemptNotifier::new(Ok::<_, Error>(HostSwitch::new())),
@@ -272,6 +295,24 @@ impl Vcpu {
     #[inline]
     pub(crate) fn root(&self) -> Root {
         self.root
+    }
+
+    /// Returns the ring of pages that the vCPU wrote, if it has one.
+    #[inline]
+    pub(crate) fn ring(&self) -> Option<&DirtyRing> {
+        self.ring.as_deref()
+    }
+
+    /// As [`Self::ring`], with its count.
+    pub(crate) fn shared_ring(&self) -> Option<&Arc<DirtyRing>> {
+        self.ring.as_ref()
+    }
+
+    /// Has the vCPU look at its ring before it enters its guest again, if that is soft full.
+    pub(crate) fn check_ring(&self) {
+        if self.ring().is_some_and(DirtyRing::is_soft_full) {
+            self.doorbell.set(request::Request::DirtyRing);
+        }
     }
 
     /// Returns the VPID, if the vCPU has one.

@@ -57,7 +57,10 @@ use crate::{
         },
         task::PreemptNotifiers, //
     },
-    memory::GuestMemory,
+    memory::{
+        DirtyRing,
+        GuestMemory, //
+    },
     mmu::{
         self,
         Level,
@@ -67,6 +70,8 @@ use crate::{
     },
     vcpu::{
         request::Request,
+        restricted::Nonpaged,
+        Outfit,
         Vcpu, //
     },
     vmx::capability::Capabilities, //
@@ -334,15 +339,31 @@ impl Vm {
             return Err(EEXIST);
         }
         let nonpaged = self.nonpaged(&mut config.internal)?;
-        let vcpu = Vcpu::new(
-            &self.hypervisor,
+        let ring = self.memory().rings().add()?;
+        let vcpu = self
+            .make_vcpu(&config, id, nonpaged, ring.clone())
+            .inspect_err(|_| self.remove_ring(ring.as_ref()))?;
+        config.created += 1;
+        Ok(vcpu)
+    }
+
+    /// Makes the vCPU `id`, which does not exist and may.
+    fn make_vcpu(
+        &self,
+        config: &Config,
+        id: u32,
+        nonpaged: Option<Nonpaged>,
+        ring: Option<Arc<DirtyRing>>,
+    ) -> Result<Arc<Vcpu>> {
+        let outfit = Outfit {
             id,
-            self.mmu.root(),
-            id == config.boot_cpu_id,
-            self.irqs.as_ref().is_some(),
-            &self.settings,
+            root: self.mmu.root(),
+            bootstrap: id == config.boot_cpu_id,
+            in_kernel_apic: self.irqs.as_ref().is_some(),
             nonpaged,
-        )?;
+            ring,
+        };
+        let vcpu = Vcpu::new(&self.hypervisor, &self.settings, outfit)?;
         vcpu.lock()?.with_vmcs(|vmcs, state| {
             // A frequency that this CPU cannot give is told nevertheless, as in KVM.
             let _ = state.set_tsc_khz(self, vmcs, config.tsc_khz);
@@ -352,14 +373,21 @@ impl Vm {
         vcpu.doorbell().set(Request::Intercepts);
         vcpu.doorbell().set(Request::DirtyLogging);
         self.vcpus.push(vcpu.clone())?;
-        config.created += 1;
         Ok(vcpu)
+    }
+
+    /// Forgets the ring of a vCPU that is not there.
+    fn remove_ring(&self, ring: Option<&Arc<DirtyRing>>) {
+        if let Some(ring) = ring {
+            self.memory().rings().remove(ring);
+        }
     }
 
     /// Takes back a vCPU that nobody has seen.
     pub(crate) fn remove_vcpu(&self, vcpu: &Arc<Vcpu>) {
         let mut config = self.config.lock();
         if self.vcpus.remove(vcpu) {
+            self.remove_ring(vcpu.shared_ring());
             config.created = config.created.saturating_sub(1);
         }
     }
@@ -398,6 +426,22 @@ impl Vm {
             .filter(|&id| id <= max)
             .ok_or(EINVAL)?;
         Ok(())
+    }
+
+    /// Gives every vCPU a ring of `bytes` bytes for the pages that it writes, instead of a bitmap for each
+    /// slot, once and before there is a vCPU.
+    ///
+    /// Fails with `EINVAL`, and with `E2BIG` if that is too large.
+    pub(crate) fn enable_dirty_rings(&self, bytes: u32) -> Result {
+        let config = self.config.lock();
+        let rings = self.memory().rings();
+        let processor_logs = self.mmu.processor_logs();
+        if config.created > 0 {
+            // Also then a size that is too large is told first.
+            rings.check_size(bytes, processor_logs)?;
+            return Err(EINVAL);
+        }
+        rings.enable(bytes, processor_logs)
     }
 
     /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.

@@ -19,6 +19,9 @@
 #define WORDS		(SLOT_PAGES / 64)
 #define VCPUS		2
 #define ROUNDS		50
+#define RING_SIZE	16384UL
+#define RING_ENTRIES	(RING_SIZE / sizeof(struct kvm_dirty_gfn))
+#define RING_OFFSET	(KVM_DIRTY_LOG_PAGE_OFFSET * PAGE)
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25
@@ -93,13 +96,19 @@ FIXTURE(dirty_log) {
 	int memfd;
 	uint64_t bitmap[WORDS];
 	uint64_t ever[WORDS];
+	struct kvm_dirty_gfn *rings[VCPUS];
+	uint32_t ring_next[VCPUS];	/* the entry to be harvested next */
+	uint64_t harvested[WORDS];
+	unsigned int ring_full;		/* exits of vCPU 0 because of its ring */
 	volatile bool stop;
 	unsigned long others, changes;
+	volatile unsigned long runs;	/* returns of KVM_RUN */
 };
 
 FIXTURE_VARIANT(dirty_log) {
 	uint64_t manual;	/* argument of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 	bool huge;		/* memory in large pages, collapsed under the guest */
+	bool ring;		/* the vCPUs have rings */
 };
 
 FIXTURE_VARIANT_ADD(dirty_log, get) {
@@ -119,6 +128,15 @@ FIXTURE_VARIANT_ADD(dirty_log, initially_set) {
 
 FIXTURE_VARIANT_ADD(dirty_log, initially_set_huge) {
 	.manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET,
+	.huge = true,
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, ring) {
+	.ring = true,
+};
+
+FIXTURE_VARIANT_ADD(dirty_log, ring_huge) {
+	.ring = true,
 	.huge = true,
 };
 
@@ -146,10 +164,17 @@ FIXTURE_SETUP(dirty_log)
 
 	sigaction(SIGUSR1, &sa, NULL);
 	vm_create(&self->vm, VM_MEMORY);
+	if (variant->ring)
+		ASSERT_EQ(enable_cap(&self->vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, RING_SIZE), 0);
 	for (i = 0; i < VCPUS; i++) {
 		vcpu_create(&self->vcpus[i], &self->vm, i);
 		vcpu_set_supported_cpuid(&self->vcpus[i]);
 		vcpu_set_mode(&self->vcpus[i], MODE_LONG);
+		if (!variant->ring)
+			continue;
+		self->rings[i] = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				      self->vcpus[i].fd, RING_OFFSET);
+		ASSERT_NE(self->rings[i], MAP_FAILED);
 	}
 	self->memfd = -1;
 	self->mem = memory_alloc(SLOT_SIZE, SZ_2M);
@@ -173,11 +198,37 @@ FIXTURE_TEARDOWN(dirty_log)
 {
 	unsigned int i;
 
-	for (i = 0; i < VCPUS; i++)
+	for (i = 0; i < VCPUS; i++) {
+		if (self->rings[i])
+			munmap(self->rings[i], RING_SIZE);
 		vcpu_destroy(&self->vcpus[i]);
+	}
 	vm_destroy(&self->vm);
 	munmap(self->mem, SLOT_SIZE);
 	close(self->memfd);
+}
+
+/* Harvests all rings and has the pages watched again. */
+static long reset_rings(FIXTURE_DATA(dirty_log) *self)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < VCPUS; i++) {
+		for (;; n++) {
+			struct kvm_dirty_gfn *gfn =
+				&self->rings[i][self->ring_next[i] % RING_ENTRIES];
+
+			if (__atomic_load_n(&gfn->flags, __ATOMIC_ACQUIRE) !=
+			    KVM_DIRTY_GFN_F_DIRTY)
+				break;
+			if (gfn->slot != 1 || gfn->offset >= SLOT_PAGES)
+				die("page %llu of slot %u", gfn->offset, gfn->slot);
+			self->harvested[gfn->offset / 64] |= 1UL << gfn->offset % 64;
+			__atomic_store_n(&gfn->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+			self->ring_next[i]++;
+		}
+	}
+	return try_ioctl(self->vm.fd, KVM_RESET_DIRTY_RINGS, 0) == n ? 0 : -EPROTO;
 }
 
 /* Takes the marks out of the log, as the client of the variant does. */
@@ -187,8 +238,15 @@ static long take_log(FIXTURE_DATA(dirty_log) *self, bool manual)
 	struct kvm_clear_dirty_log clear = {
 		.slot = 1, .num_pages = SLOT_PAGES / 2, .dirty_bitmap = self->bitmap,
 	};
-	long ret = try_ioctl(self->vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log);
+	long ret;
 
+	if (self->rings[0]) {
+		ret = reset_rings(self);
+		memcpy(self->bitmap, self->harvested, sizeof(self->bitmap));
+		memset(self->harvested, 0, sizeof(self->harvested));
+		return ret;
+	}
+	ret = try_ioctl(self->vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log);
 	if (ret || !manual)
 		return ret;
 	ret = try_ioctl(self->vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear);
@@ -240,9 +298,14 @@ static void *run_vcpu(void *arg)
 
 	while (!thread->self->stop) {
 		ret = vcpu_run(thread->vcpu);
+		thread->self->runs++;
 		/* The client may have the page read-only at the moment. */
 		if (ret == -EFAULT || ret == -EINTR)
 			continue;
+		if (!ret && thread->vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+			usleep(500);
+			continue;
+		}
 		vcpu_dump(thread->vcpu, ret);
 		thread->self->others++;
 		break;
@@ -362,6 +425,7 @@ TEST_F_TIMEOUT(dirty_log, writes_after_are_in_the_next, 100)
 	volatile uint64_t *count = (uint64_t *)(self->mem + 7 * PAGE);
 	struct thread thread = { .self = self, .vcpu = &self->vcpus[0] };
 	unsigned int turn, spins, missed = 0, stuck = 0;
+	unsigned long runs;
 	uint64_t before;
 
 	vm_load(&self->vm, CODE_GPA, counter);
@@ -376,6 +440,9 @@ TEST_F_TIMEOUT(dirty_log, writes_after_are_in_the_next, 100)
 				sched_yield();
 		}
 		stuck += *count == before;
+		/* A processor that logs tells the ring when it leaves the guest. */
+		for (runs = self->runs; variant->ring && self->runs == runs; usleep(100))
+			pthread_kill(thread.id, SIGUSR1);
 		ASSERT_EQ(take_log(self, variant->manual), 0);
 		missed += !in_bitmap(self->bitmap, 7);
 	}
@@ -397,6 +464,22 @@ static void run_to_done(FIXTURE_DATA(dirty_log) *self, uint64_t rcx, uint64_t rd
 	regs.rcx = rcx;
 	regs.rdx = rdx;
 	vcpu_set_regs(&self->vcpus[0], &regs);
+	while (self->rings[0]) {
+		int ret = vcpu_run(&self->vcpus[0]);
+		struct kvm_run *run = self->vcpus[0].run;
+
+		if (!ret && run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_DONE)
+			return;
+		if (ret || run->exit_reason != KVM_EXIT_DIRTY_RING_FULL) {
+			vcpu_dump(&self->vcpus[0], ret);
+			die("neither done nor out of room");
+		}
+		/* It stays there until there is room. */
+		vcpu_run_to(&self->vcpus[0], KVM_EXIT_DIRTY_RING_FULL);
+		self->ring_full++;
+		if (reset_rings(self))
+			die("other pages reset than harvested");
+	}
 	vcpu_run_to_port(&self->vcpus[0], PORT_DONE);
 }
 
@@ -456,6 +539,8 @@ TEST_F(dirty_log, all_pages_are_all_bits)
 		ASSERT_EQ(take_log(self, variant->manual), 0);
 		EXPECT_EQ(count_bits(self->bitmap), 0);
 	}
+	if (variant->ring)
+		EXPECT_GE(self->ring_full, 3);
 }
 
 /* The kernel writes on behalf of the guest, too. */
@@ -496,6 +581,119 @@ struct errors_row {
 	bool bad_bitmap;
 	int error;
 };
+
+/* What a client writes to its ring is a wish, and its own trouble. */
+TEST(ring_is_the_clients_to_spoil)
+{
+	struct kvm_dirty_gfn *ring;
+	struct vm vm;
+	struct vcpu vcpu;
+	unsigned int i;
+	char *mem = memory_alloc(64 * PAGE, PAGE);
+
+	vm_create(&vm, VM_MEMORY);
+	ASSERT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING, RING_SIZE), 0);
+	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, 64 * PAGE, mem), 0);
+	vcpu_create(&vcpu, &vm, 0);
+	vcpu_set_supported_cpuid(&vcpu);
+	vcpu_set_mode(&vcpu, MODE_LONG);
+	ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, RING_OFFSET);
+	ASSERT_NE(ring, MAP_FAILED);
+	if (device_is_kvm_rs()) {
+		/* KVM takes these, and believes its ring to be full from there on. */
+		memset(ring, 0xff, RING_SIZE);
+		EXPECT_EQ(try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), 0);
+		memset(ring, 0, RING_SIZE);
+	}
+	vm_load(&vm, CODE_GPA, all_pages);
+	for (i = 0; i < 8; i++) {
+		static const struct kvm_dirty_gfn wishes[] = {
+			{ .slot = 7, .offset = 1 },
+			{ .slot = 32764, .offset = 0 },
+			{ .slot = 1 << 16 | 1, .offset = 0 },
+			{ .slot = -1U, .offset = -1UL },
+			{ .slot = 1, .offset = 64 },
+			{ .slot = 1, .offset = -1UL },
+			{ .slot = 0, .offset = 0 },
+			{ .slot = 1, .offset = 63 },
+		};
+		struct kvm_regs regs = vcpu_regs(&vcpu);
+
+		regs.rip = CODE_GPA;
+		regs.rcx = 1;
+		regs.rdx = 1;
+		vcpu_set_regs(&vcpu, &regs);
+		if (i)
+			munmap(mem, PAGE), mmap(mem, PAGE, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		vcpu_run_to_port(&vcpu, PORT_DONE);
+		ASSERT_EQ(ring[i].flags, KVM_DIRTY_GFN_F_DIRTY);
+		EXPECT_EQ(ring[i].slot, 1);
+		EXPECT_EQ(ring[i].offset, 0);
+		ring[i] = wishes[i];
+		ring[i].flags = KVM_DIRTY_GFN_F_RESET;
+		EXPECT_EQ(try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), 1);
+	}
+	munmap(ring, RING_SIZE);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+TEST(errors_of_rings)
+{
+	static const struct {
+		uint64_t size;
+		int error;
+	} rows[] = {
+		{ 0, EINVAL }, { 1, EINVAL }, { 2048, EINVAL }, { 3 * 16384, EINVAL },
+		{ 16384 + 1, EINVAL }, { 1UL << 32, EINVAL }, { 1 << 21, E2BIG },
+		{ 1U << 31, E2BIG }, { 1UL << 32 | RING_SIZE, 0 }, { RING_SIZE, EINVAL },
+		{ 1 << 21, E2BIG },
+	};
+	struct kvm_clear_dirty_log clear = { .slot = 99, .first_page = 1 };
+	struct kvm_dirty_log log = { .slot = 99 };
+	struct vm vm;
+	struct vcpu vcpu;
+	unsigned int i;
+	void *mem = memory_alloc(16 * PAGE, PAGE);
+
+	vm_create_empty(&vm);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING), 1 << 20);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL), 1 << 20);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP), 0);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), -EINVAL);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log), -ENOENT);
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		EXPECT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING, rows[i].size), -rows[i].error)
+			TH_LOG("%lx", rows[i].size);
+	EXPECT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0), -EINVAL);
+	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, 0, 16 * PAGE, mem), 0);
+	/* Before anything else is looked at. */
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log), -ENXIO);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear), -ENXIO);
+	EXPECT_EQ(try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), 0);
+
+	vcpu_create(&vcpu, &vm, 0);
+	EXPECT_EQ(mmap(NULL, RING_SIZE, PROT_READ, MAP_PRIVATE, vcpu.fd, RING_OFFSET), MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	EXPECT_EQ(mmap(NULL, RING_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, vcpu.fd, RING_OFFSET),
+		  MAP_FAILED);
+	/* Only the last page is one of the ring. */
+	EXPECT_EQ(mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, vcpu.fd, RING_OFFSET - PAGE),
+		  MAP_FAILED);
+	mem = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, vcpu.fd, 0);
+	EXPECT_NE(mem, MAP_FAILED);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+
+	/* Too late. */
+	vm_create_empty(&vm);
+	vcpu_create(&vcpu, &vm, 0);
+	EXPECT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING, RING_SIZE), -EINVAL);
+	EXPECT_EQ(mmap(NULL, RING_SIZE, PROT_READ, MAP_PRIVATE, vcpu.fd, 0) == MAP_FAILED, 0);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
 
 TEST(errors_of_get)
 {

@@ -414,6 +414,59 @@ static void test_create_vcpu(struct table *t)
 	vm_destroy(&vm);
 }
 
+/* Rings of written pages, before there is a vCPU and after. */
+static void test_dirty_ring(struct table *t)
+{
+	static const struct {
+		uint32_t cap, flags;
+		uint64_t size;
+	} rows[] = {
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 0 },
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 512 },
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 4095 },
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 12288 },
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 1UL << 21 },
+		{ KVM_CAP_DIRTY_LOG_RING, 0, 1UL << 32 },
+		{ KVM_CAP_DIRTY_LOG_RING, 1, 3 },
+		{ KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0, 0 },
+		{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 1, 1UL << 40 | 1UL << 20 },
+		{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 0, 1UL << 20 },
+		{ KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 0, 1UL << 21 },
+		{ KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0, 0 },
+	};
+	struct kvm_clear_dirty_log clear = { .slot = 99, .first_page = 1 };
+	struct kvm_dirty_log log = { .slot = 1 << 20 };
+	unsigned int i, turn;
+	struct vm vm;
+
+	for (turn = 0; turn < 2; turn++) {
+		open_vm(t, &vm);
+		if (turn)
+			close(xioctl(vm.fd, KVM_CREATE_VCPU, 0));
+		record(t, STRICT, try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0),
+		       "RESET_DIRTY_RINGS %u without", turn);
+		for (i = 0; i < ARRAY_SIZE(rows); i++) {
+			struct kvm_enable_cap cap = {
+				.cap = rows[i].cap,
+				.flags = rows[i].flags,
+				.args = { rows[i].size },
+			};
+
+			record(t, STRICT, try_ioctl(vm.fd, KVM_ENABLE_CAP, (unsigned long)&cap),
+			       "dirty ring %u, %u: %#lx", turn, i, rows[i].size);
+		}
+		record(t, STRICT, try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0),
+		       "RESET_DIRTY_RINGS %u", turn);
+		record(t, STRICT, try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 1),
+		       "RESET_DIRTY_RINGS %u with an argument", turn);
+		record(t, STRICT, try_ioctl(vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log),
+		       "GET_DIRTY_LOG %u of a ring", turn);
+		record(t, STRICT, try_ioctl(vm.fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&clear),
+		       "CLEAR_DIRTY_LOG %u of a ring", turn);
+		vm_destroy(&vm);
+	}
+}
+
 #define H		0x100000000000UL	/* userspace_addr: relative to memory */
 #define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
 #define RO		KVM_MEM_READONLY
@@ -1218,6 +1271,7 @@ static void fill_table(struct table *t, const char *path)
 	test_system(t);
 	test_files(t);
 	test_create_vcpu(t);
+	test_dirty_ring(t);
 	test_regions(t);
 	test_ranges(t);
 	test_regs(t);

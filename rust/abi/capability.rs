@@ -9,6 +9,7 @@ use crate::{
     hypervisor::Hypervisor,
     irqchip::routing::MAX_ROUTES,
     linux::cpu_call::online_cpus,
+    memory::MAX_RING_BYTES,
     vcpu::{
         guest_debug,
         tsc,
@@ -95,6 +96,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => {
             (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET) as i32
         }
+        KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => MAX_RING_BYTES as i32,
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_IRQ_ROUTING => MAX_ROUTES as i32,

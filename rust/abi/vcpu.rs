@@ -24,6 +24,7 @@ use crate::{
         uaccess,
         user_page, //
     },
+    memory::DirtyRing,
     trace,
     vcpu::{
         request::Request,
@@ -86,15 +87,34 @@ impl FileObject for VcpuFile {
             let stats = VcpuStats::new(this.vm.clone(), this.vcpu.clone())?;
             return Ok(anon_inode::install::<VcpuStats>(&name, stats)? as isize);
         }
+        let _writing = this.vcpu.ring().map(DirtyRing::write_as);
         dispatch(&this.vm, &this.vcpu, &mut owned, command, argument)
+    }
+
+    fn may_map(this: ArcBorrow<'_, Self>, first: usize, count: usize, shared_data: bool) -> bool {
+        let last = first.saturating_add(count.saturating_sub(1));
+        let in_ring = |page| ring_index(&this.vcpu, page).is_some();
+        shared_data || !in_ring(first) && !in_ring(last)
     }
 
     fn page(this: ArcBorrow<'_, Self>, index: usize) -> Option<MappedPage> {
         match index {
             COALESCED_PAGE => Some(this.vm.coalesced().page()),
-            _ => this.vcpu.run_page().page(index),
+            _ => match ring_index(&this.vcpu, index) {
+                Some(index) => {
+                    let page = this.vcpu.ring()?.page(index)?;
+                    Some(MappedPage(page.as_ptr()))
+                }
+                None => this.vcpu.run_page().page(index),
+            },
         }
     }
+}
+
+/// Returns which page of the vCPU's ring the page `index` of its file is, if it is one.
+fn ring_index(vcpu: &Vcpu, index: usize) -> Option<usize> {
+    let index = index.checked_sub(KVM_DIRTY_LOG_PAGE_OFFSET as usize)?;
+    (index < vcpu.ring()?.page_count()).then_some(index)
 }
 
 fn dispatch(

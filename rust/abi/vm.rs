@@ -94,6 +94,12 @@ impl FileObject for VmFile {
                     .clear_dirty_log(log.slot, log.first_page, log.num_pages, bitmap)?;
                 Ok(0)
             }
+            KVM_RS_IOCTL_RESET_DIRTY_RINGS => {
+                if !vm.memory().rings().are_used() {
+                    return Err(EINVAL);
+                }
+                Ok(vm.mmu().reset_rings() as isize)
+            }
             KVM_RS_IOCTL_ENABLE_CAP => enable(
                 &vm,
                 &command!(KVM_RS_IOCTL_ENABLE_CAP: kvm_enable_cap).read(argument)?,
@@ -235,10 +241,15 @@ fn clock_data(vm: &Vm) -> kvm_clock_data {
 }
 
 fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
+    let [argument, ..] = capability.args;
+    if let KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL = capability.cap {
+        // CAST: KVM, too, looks neither at the upper half nor at the flags.
+        vm.enable_dirty_rings(argument as u32)?;
+        return Ok(0);
+    }
     if capability.flags != 0 {
         return Err(EINVAL);
     }
-    let [argument, ..] = capability.args;
     match capability.cap {
         KVM_CAP_SPLIT_IRQCHIP => vm.split_irqchip(argument)?,
         KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => vm.memory().set_logging(logging(argument)?),

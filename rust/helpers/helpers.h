@@ -172,6 +172,8 @@ unsigned long kvm_rs_virt_to_phys(const void *address);
 void kvm_rs_note_paging_without_ept(void);
 int kvm_rs_fault_install(struct vm_fault *fault, void *address);
 unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault);
+bool kvm_rs_area_is_shared_data(const struct vm_area_struct *area, unsigned long *first,
+				unsigned long *count);
 struct file *kvm_rs_fault_file(const struct vm_fault *fault);
 int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data);
 int kvm_rs_anon_inode_getfd_pread(const char *name, const struct file_operations *operations,

@@ -49,6 +49,22 @@ unsigned long kvm_rs_fault_pgoff(const struct vm_fault *fault)
 	return fault->pgoff;
 }
 
+/**
+ * kvm_rs_area_is_shared_data() - Is a new mapping one that shares data with a file?
+ * @area:	The mapping
+ * @first:	Receives the first page of the file that it shows
+ * @count:	Receives how many it shows
+ *
+ * Return: whether it is shared and cannot be executed
+ */
+bool kvm_rs_area_is_shared_data(const struct vm_area_struct *area, unsigned long *first,
+				unsigned long *count)
+{
+	*first = area->vm_pgoff;
+	*count = vma_pages(area);
+	return (area->vm_flags & (VM_SHARED | VM_EXEC)) == VM_SHARED;
+}
+
 struct file *kvm_rs_fault_file(const struct vm_fault *fault)
 {
 	return fault->vma->vm_file;

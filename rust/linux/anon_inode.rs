@@ -55,6 +55,17 @@ pub(crate) trait FileObject: Sized + 'static {
         Err(EINVAL)
     }
 
+    /// Returns whether `count` pages from `first` on may be mapped; `shared_data` says that what one writes
+    /// there goes to the file, and that it cannot be executed.
+    fn may_map(
+        _this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
+        _first: usize,
+        _count: usize,
+        _shared_data: bool,
+    ) -> bool {
+        true
+    }
+
     /// Returns the page `index` of the file's mapping, or `None` if there is none.
     ///
     /// The page must live as long as the file.
@@ -161,9 +172,20 @@ impl<T: FileObject> Operations<T> {
     /// `area` must be valid and not yet be visible to others; its file must have been made by
     /// [`install`] for a `T`.
     unsafe extern "C" fn mmap(
-        _file: *mut kernel_bindings::file,
+        file: *mut kernel_bindings::file,
         area: *mut kernel_bindings::vm_area_struct,
     ) -> i32 {
+        let (mut first, mut count) = (0, 0);
+        // SAFETY: The area is valid, and so are the references.
+        let shared_data =
+            unsafe { bindings::kvm_rs_area_is_shared_data(area, &mut first, &mut count) };
+        // SAFETY: The private data does not change while the file is open.
+        let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there, and the open file keeps it.
+        let this = unsafe { <T::Pointer as ForeignOwnable>::borrow(data) };
+        if !T::may_map(this, first, count, shared_data) {
+            return EINVAL.to_errno();
+        }
         // SAFETY: The area is being set up by the caller and nobody else sees it.
         unsafe { (*area).vm_ops = &raw const *Self::mapping() };
         0

@@ -7,6 +7,7 @@
 //! through it is under way.
 
 use super::{
+    DirtyRing,
     GuestMemory,
     Slot,
     Snapshot, //
@@ -83,8 +84,10 @@ impl GuestMemory {
     /// Copies `data` to guest memory from `gpa` on.
     ///
     /// Fails with `EFAULT` where there is no slot or one that is read-only, or the client has nothing
-    /// writable mapped; part of the data may have been written then. Sleeps.
+    /// writable mapped; part of the data may have been written then. So it does if the vCPU for which
+    /// this is done has no room to record it. Sleeps.
     pub(crate) fn write(&self, gpa: Gpa, data: &[u8]) -> Result {
+        let ring = self.rings().of_writer();
         let slots = self.snapshot();
         let mut gpa = gpa;
         let mut rest = data;
@@ -92,9 +95,10 @@ impl GuestMemory {
             let len = segment(gpa, rest.len());
             let (part, tail) = rest.split_at_checked(len).ok_or(EFAULT)?;
             let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
+            check_room(slot, ring.as_deref())?;
             let result = user_slice(hva, len).writer().write_slice(part);
             // Also of what failed, a part may have been written.
-            slot.mark_dirty(gpa.gfn());
+            slot.mark_dirty(gpa.gfn(), ring.as_deref());
             result?;
             gpa = advance(gpa, len, tail.is_empty())?;
             rest = tail;
@@ -122,15 +126,17 @@ impl GuestMemory {
         old: W,
         new: W,
     ) -> Result<core::result::Result<(), W>> {
+        let ring = self.rings().of_writer();
         let slots = self.snapshot();
         let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
+        check_room(slot, ring.as_deref())?;
         // CAST: The kernel runs in 64-bit mode only.
         let address = hva.value() as usize;
         let mut found: u64 = old.into();
         // SAFETY: The function takes any address, and `found` is valid for reads and writes.
         let ret =
             unsafe { bindings::kvm_rs_cmpxchg_user(address, &mut found, new.into(), W::SIZE) };
-        slot.mark_dirty(gpa.gfn());
+        slot.mark_dirty(gpa.gfn(), ring.as_deref());
         match ret {
             0 => Ok(Ok(())),
             ret if ret > 0 => Ok(Err(W::truncate(found))),
@@ -138,10 +144,10 @@ impl GuestMemory {
         }
     }
 
-    /// Records that the page of `gpa` was written, where its slot keeps that.
-    pub(crate) fn mark_dirty(&self, gpa: Gpa) {
+    /// Records that a vCPU, which may have a ring, wrote the page of `gpa`, where that is wanted.
+    pub(crate) fn mark_dirty(&self, gpa: Gpa, ring: Option<&DirtyRing>) {
         if let Some(slot) = self.snapshot().find(gpa.gfn()) {
-            slot.mark_dirty(gpa.gfn());
+            slot.mark_dirty(gpa.gfn(), ring);
         }
     }
 
@@ -177,6 +183,14 @@ fn locate<'a>(slots: &'a Snapshot<'_>, gpa: Gpa, direction: Direction) -> Result
         return Err(EFAULT);
     }
     Ok((slot, slot.gpa_to_hva(gpa).ok_or(EFAULT)?))
+}
+
+/// Fails with `EFAULT` if a write to `slot` could not be recorded in `ring`: it must not be lost.
+fn check_room(slot: &Slot, ring: Option<&DirtyRing>) -> Result {
+    match ring {
+        Some(ring) if slot.flags().log_dirty && ring.is_full() => Err(EFAULT),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the client's memory of `len` bytes at `hva`.

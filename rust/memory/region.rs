@@ -146,13 +146,13 @@ impl Region {
     ///
     /// The rules, their order and the errors are those of KVM: `EINVAL` for what cannot be,
     /// `EEXIST` for an overlap, `ENOMEM`. `range_ok` tells whether the client can own a range of
-    /// addresses.
+    /// addresses, `logging` how a new log begins, if slots have logs of their own.
     pub(crate) fn plan(
         &self,
         slots: &Slots,
         owner: Owner,
         gfn_limit: Gfn,
-        logging: Logging,
+        logging: Option<Logging>,
         range_ok: impl FnOnce(Hva, u64) -> bool,
     ) -> Result<Change> {
         let flags = self.slot_flags()?;
@@ -178,10 +178,11 @@ impl Region {
         if flags.log_dirty {
             // A slot that moves takes its log along.
             let log = old.as_ref().and_then(|old| old.log().cloned());
-            new.set_log(match log {
-                Some(log) => log,
-                None => DirtyBitmap::new(pages, logging.initially_set)?,
-            });
+            if let Some(log) = log {
+                new.set_log(log);
+            } else if let Some(logging) = logging {
+                new.set_log(DirtyBitmap::new(pages, logging.initially_set)?);
+            }
         }
         let change = Self::compare(old, Arc::new(new, GFP_KERNEL_ACCOUNT)?)?;
         if let Change::Create { new } | Change::Move { new, .. } = &change {
@@ -258,7 +259,7 @@ mod tests {
     }
 
     fn plan(slots: &Slots, region: Region) -> Result<Change> {
-        let logging = Logging::default();
+        let logging = Some(Logging::default());
         region.plan(
             slots,
             Owner::User,
@@ -355,7 +356,7 @@ mod tests {
                     &slots,
                     owner,
                     Gfn::new(1 << 27),
-                    Logging::default(),
+                    Some(Logging::default()),
                     |_, _| true,
                 )
                 .is_ok()

@@ -2,7 +2,13 @@
 
 //! Slots: pieces of guest-physical memory, each backed by a piece of the client's address space.
 
-use super::dirty::DirtyBitmap;
+use super::{
+    dirty::DirtyBitmap,
+    ring::{
+        DirtyPage,
+        DirtyRing, //
+    }, //
+};
 use crate::x86::addr::{
     Gfn,
     Gpa,
@@ -90,10 +96,17 @@ impl Slot {
         self.log.as_ref()
     }
 
-    /// Records that the page of `gfn` was written, where the slot keeps that.
-    pub(crate) fn mark_dirty(&self, gfn: Gfn) {
-        if let Some(log) = &self.log {
-            log.mark(gfn.value().wrapping_sub(self.base.value()));
+    /// Records that the page of `gfn` was written, where that is wanted: in the ring of the vCPU that
+    /// wrote, if it has one, else in the slot's log.
+    pub(crate) fn mark_dirty(&self, gfn: Gfn, ring: Option<&DirtyRing>) {
+        let page = gfn.value().wrapping_sub(self.base.value());
+        match (ring, &self.log) {
+            (Some(ring), _) if self.flags.log_dirty => {
+                let slot = u32::from(self.id.0);
+                ring.push(DirtyPage { slot, page });
+            }
+            (None, Some(log)) => log.mark(page),
+            _ => {}
         }
     }
 

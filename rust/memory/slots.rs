@@ -3,6 +3,8 @@
 //! The set of a VM's slots, and how each of its users finds one.
 
 use super::{
+    region::USER_SLOTS,
+    ring::DirtyPage,
     slot::{
         GfnRange,
         Slot,
@@ -87,6 +89,14 @@ impl Slots {
     /// Returns the slot with number `id`.
     pub(crate) fn by_id(&self, id: SlotId) -> Option<&Arc<Slot>> {
         self.by_id.at(id.0.into())
+    }
+
+    /// Returns the frame of a page that a client names, if it is one of a slot that logs writes.
+    pub(crate) fn gfn_of(&self, dirty: DirtyPage) -> Option<Gfn> {
+        let id = u16::try_from(dirty.slot).ok()?;
+        let slot = self.by_id(SlotId(id)).filter(|_| id < USER_SLOTS)?;
+        let logs = slot.flags().log_dirty && dirty.page < slot.pages();
+        logs.then(|| Gfn::new(slot.base().value().wrapping_add(dirty.page)))
     }
 
     /// Returns the frames backed by `start..end` of the client's address space, a range per slot.

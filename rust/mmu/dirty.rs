@@ -28,7 +28,6 @@ use super::{
         Leaf, //
     },
     fault::FaultAccess,
-    invalidation::Sample,
     level::Level,
     table::{
         Content,
@@ -47,10 +46,12 @@ use super::{
 };
 use crate::{
     linux::{
+        task,
         uaccess,
         user_page, //
     },
     memory::{
+        DirtyRing,
         GfnRange,
         LogWord,
         Slot,
@@ -59,8 +60,7 @@ use crate::{
     },
     x86::addr::{
         Gfn,
-        Gpa,
-        Hva, //
+        Gpa, //
     },
 };
 use kernel::{
@@ -70,6 +70,9 @@ use kernel::{
 
 /// Pages of a slot that are armed under the lock at once.
 const CHUNK_PAGES: u64 = PIECE_WORDS as u64 * WORD_PAGES;
+
+/// Entries of a ring that are taken out under the lock at once.
+const RESETS_AT_ONCE: usize = 256;
 
 /// By what the first write of an armed page is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,7 +127,7 @@ static CLEAN: [u64; PIECE_WORDS] = [0; PIECE_WORDS];
 
 impl<F: EntryFormat> DirectMmu<F> {
     /// Arms the pages `first + n` for all `n` whose bit is set in `mask`. `place` is where that was last
-    /// done for lower frames.
+    /// done.
     fn arm_masked<'g, 'x>(
         &self,
         locked: &'g Exclusive<'x, F>,
@@ -138,27 +141,39 @@ impl<F: EntryFormat> DirectMmu<F> {
         let mut rest = mask;
         while rest != 0 {
             let n = u64::from(rest.trailing_zeros());
-            let gfn = Gfn::new(first.value().wrapping_add(n));
-            if gfn >= place.end {
-                let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
-                    return;
-                };
-                let level = step.entry.level();
-                let end = level.align(gfn).value().saturating_add(level.pages());
-                place.end = Gfn::new(end);
-                place.table = match step.content {
-                    Content::Table(table) => Some(table),
-                    Content::Leaf(_) => {
-                        arm(&step.entry, by);
-                        None
-                    }
-                    Content::Empty | Content::Mmio => None,
-                };
-            }
-            if let Some(entry) = place.table.as_ref().and_then(|table| table.entry(gfn)) {
-                arm(&entry, by);
-            }
+            self.arm_page(locked, place, Gfn::new(first.value().wrapping_add(n)), by);
             rest &= rest.wrapping_sub(1);
+        }
+    }
+
+    /// Arms the page of `gfn`, or the larger one that it is of. `place` is where that was last done.
+    fn arm_page<'g, 'x>(
+        &self,
+        locked: &'g Exclusive<'x, F>,
+        place: &mut Place<'g, F, Exclusive<'x, F>>,
+        gfn: Gfn,
+        by: Tracking,
+    ) where
+        F: 'g,
+    {
+        if gfn < place.start || gfn >= place.end {
+            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
+                return;
+            };
+            let level = step.entry.level();
+            place.start = level.align(gfn);
+            place.end = Gfn::new(place.start.value().saturating_add(level.pages()));
+            place.table = match step.content {
+                Content::Table(table) => Some(table),
+                Content::Leaf(_) => {
+                    arm(&step.entry, by);
+                    None
+                }
+                Content::Empty | Content::Mmio => None,
+            };
+        }
+        if let Some(entry) = place.table.as_ref().and_then(|table| table.entry(gfn)) {
+            arm(&entry, by);
         }
     }
 
@@ -242,17 +257,19 @@ impl<F: EntryFormat> DirectMmu<F> {
     }
 }
 
-/// The frames below `end` that have the same last table, or none.
+/// The frames from `start` to below `end`, which have the same last table, or none.
 struct Place<'g, F: EntryFormat, G: Locked<F>> {
     table: Option<TableRef<'g, F, G>>,
+    start: Gfn,
     end: Gfn,
 }
 
 impl<F: EntryFormat, G: Locked<F>> Place<'_, F, G> {
-    /// Returns the place before all frames.
-    const fn start() -> Self {
+    /// Returns the place of no frame.
+    const fn nowhere() -> Self {
         Self {
             table: None,
+            start: Gfn::new(0),
             end: Gfn::new(0),
         }
     }
@@ -335,7 +352,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         words: &mut KVec<u64>,
     ) -> RestrictionOwed {
         let locked = self.direct.exclude();
-        let (mut place, mut gfn) = (Place::start(), word_gfn(slot, first));
+        let (mut place, mut gfn) = (Place::nowhere(), word_gfn(slot, first));
         for word in chunk {
             let mask = word.take();
             if mask != 0 {
@@ -378,7 +395,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             };
             let index = start.saturating_add(done);
             let locked = self.direct.exclude();
-            let (mut place, mut gfn) = (Place::start(), word_gfn(&slot, index));
+            let (mut place, mut gfn) = (Place::nowhere(), word_gfn(&slot, index));
             for (word, mask) in log.words(index).zip(masks) {
                 let mask = word.take_masked(mask);
                 if mask != 0 {
@@ -398,20 +415,25 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Returns whether the guest can go on that tried to write at `gpa`, because the page was armed.
     ///
     /// Does not sleep.
-    pub(super) fn disarm(&self, gpa: Gpa, access: FaultAccess) -> bool {
+    pub(super) fn disarm(&self, gpa: Gpa, access: FaultAccess, ring: Option<&DirtyRing>) -> bool {
         if !access.write || self.logging_slots.load(Relaxed) == 0 {
             return false;
         }
         let gfn = gpa.gfn();
         let sample = self.invalidation.sample();
         let slots = self.memory.snapshot();
-        let Some(slot) = slots.find(gfn).filter(|slot| slot.log().is_some()) else {
+        let Some(slot) = slots.find(gfn).filter(|slot| slot.flags().log_dirty) else {
             return false;
         };
         let Some(hva) = slot.gfn_to_hva(gfn) else {
             return false;
         };
-        let outcome = self.fault_on_armed(slot, gfn, hva, access.needs(), sample);
+        let locked = self.direct.share();
+        // The log must be that of the slot as it is now.
+        if self.is_stale(sample, hva, Level::Page4K) {
+            return false;
+        }
+        let outcome = self.disarm_locked(&locked, slot, gfn, access.needs(), ring);
         matches!(outcome, Some(Outcome::Mapped | Outcome::Spurious))
     }
 
@@ -420,22 +442,70 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Sound without a look at the host's tables: a page that the client may not write any more is
     /// taken out of ours before it may not, so the entry could as well have been disarmed before.
     /// `None` if there is no such entry.
-    fn fault_on_armed(
+    fn disarm_locked<G: Locked<F>>(
         &self,
+        locked: &G,
         slot: &Slot,
         gfn: Gfn,
-        hva: Hva,
         need: Access,
-        sample: Sample,
+        ring: Option<&DirtyRing>,
     ) -> Option<Outcome> {
-        let locked = self.direct.share();
-        // The log must be that of the slot as it is now.
-        if self.is_stale(sample, hva, Level::Page4K) {
-            return None;
+        let outcome = self.direct.disarm(locked, gfn, need)?;
+        // Who made the entry writable has told of it in a ring.
+        if ring.is_none() || outcome == Outcome::Mapped {
+            slot.mark_dirty(gfn, ring);
         }
-        let outcome = self.direct.disarm(&locked, gfn, need)?;
-        slot.mark_dirty(gfn);
         Some(outcome)
+    }
+
+    /// Takes what the client has harvested out of the vCPUs' rings, and arms the pages.
+    ///
+    /// Returns how many entries that were. A signal ends it early. Sleeps.
+    pub(super) fn reset_rings(&self) -> usize {
+        let update = self.memory.update();
+        let mut owed = RestrictionOwed::NONE;
+        let mut count: usize = 0;
+        for index in 0.. {
+            let Some(ring) = self.memory.rings().get(index) else {
+                break;
+            };
+            while !task::signal_pending() {
+                let taken = self.reset_some(&ring, &mut owed);
+                count = count.saturating_add(taken);
+                if taken < RESETS_AT_ONCE {
+                    break;
+                }
+                user_page::cond_resched();
+            }
+        }
+        // What is written by way of the entries as they were is in the memory that the client copies.
+        owed.pay(&*self.remote);
+        drop(update);
+        count
+    }
+
+    /// Takes up to [`RESETS_AT_ONCE`] harvested entries out of a ring; returns how many.
+    fn reset_some(&self, ring: &DirtyRing, owed: &mut RestrictionOwed) -> usize {
+        let Some(first) = ring.take() else { return 0 };
+        let slots = self.memory.snapshot();
+        let locked = self.direct.exclude();
+        let mut place = Place::nowhere();
+        let mut count: usize = 0;
+        let mut next = Some(first);
+        while let Some(dirty) = next {
+            if let Some(gfn) = slots.gfn_of(dirty) {
+                self.direct
+                    .arm_page(&locked, &mut place, gfn, self.tracking);
+            }
+            count = count.saturating_add(1);
+            next = if count < RESETS_AT_ONCE {
+                ring.take()
+            } else {
+                None
+            };
+        }
+        owed.add(locked.restricted());
+        count
     }
 
     /// Has all pages marked that were written so far.

@@ -29,7 +29,10 @@ use crate::{
             UserPage, //
         },
     },
-    memory::Slot,
+    memory::{
+        DirtyRing,
+        Slot, //
+    },
     x86::addr::{
         Gfn,
         Gpa,
@@ -98,10 +101,22 @@ struct Found {
     sample: Sample,
 }
 
+/// What a vCPU tried to do, and where it notes what it writes if not in the slot's log.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    access: FaultAccess,
+    ring: Option<&'a DirtyRing>,
+}
+
 impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Returns once the guest can go on at `gpa`, or must do so otherwise.
-    pub(super) fn fault(&self, gpa: Gpa, access: FaultAccess) -> Result<Resolved> {
-        let (resolved, _) = self.resolve(gpa, access)?;
+    pub(super) fn fault(
+        &self,
+        gpa: Gpa,
+        access: FaultAccess,
+        ring: Option<&DirtyRing>,
+    ) -> Result<Resolved> {
+        let (resolved, _) = self.resolve(gpa, Attempt { access, ring })?;
         Ok(resolved)
     }
 
@@ -114,14 +129,15 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             write: false,
             execute: false,
         };
-        match self.resolve(gpa, access)? {
+        match self.resolve(gpa, Attempt { access, ring: None })? {
             (Resolved::Mapped | Resolved::Spurious, level) => Ok(level),
             (Resolved::NoSlot | Resolved::ReadOnlySlot, _) => Err(ENOENT),
         }
     }
 
     /// Returns what became of an access to `gpa`, with the size of the page that was mapped.
-    fn resolve(&self, gpa: Gpa, access: FaultAccess) -> Result<(Resolved, Level)> {
+    fn resolve(&self, gpa: Gpa, attempt: Attempt<'_>) -> Result<(Resolved, Level)> {
+        let access = attempt.access;
         let gfn = gpa.gfn();
         if !self.direct.covers(gfn) {
             return Ok((Resolved::NoSlot, Level::Page4K));
@@ -157,7 +173,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 hva,
                 sample,
             };
-            if let Some(resolved) = self.install(&found, access, &mut stock)? {
+            if let Some(resolved) = self.install(&found, attempt, &mut stock)? {
                 return Ok(resolved);
             }
             // The host is changing the page, or someone else the tables.
@@ -172,14 +188,14 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     fn install(
         &self,
         found: &Found,
-        access: FaultAccess,
+        attempt: Attempt<'_>,
         stock: &mut TableStock<F>,
     ) -> Result<Option<(Resolved, Level)>> {
-        let mapping = self.mapping(found, access);
+        let mapping = self.mapping(found, attempt.access);
         loop {
             let outcome = {
                 let locked = self.direct.share();
-                self.map_checked(&locked, found, &mapping, stock)
+                self.map_checked(&locked, found, &mapping, attempt.ring, stock)
             };
             match outcome {
                 Some(Outcome::Mapped) => return Ok(Some((Resolved::Mapped, mapping.level))),
@@ -198,6 +214,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         locked: &G,
         found: &Found,
         mapping: &Mapping,
+        ring: Option<&DirtyRing>,
         stock: &mut TableStock<F>,
     ) -> Option<Outcome> {
         if self.is_stale(found.sample, found.hva, mapping.level) {
@@ -208,8 +225,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             // Under the lock, so that no change of the host's tables completes before the page is
             // marked. Write access may come later without a look at the page.
             found.page.mark_used(mapping.leaf.host_writable);
-            if mapping.need.write {
-                found.slot.mark_dirty(mapping.gfn);
+            // Who made the entry writable before has told of it in a ring, or the processor will.
+            if mapping.need.write && (ring.is_none() || outcome == Outcome::Mapped) {
+                found.slot.mark_dirty(mapping.gfn, ring);
             }
         }
         Some(outcome)

@@ -198,7 +198,8 @@ pub(crate) fn handle(
 
 /// Lets the guest go on after a fault, or leaves that to what may sleep.
 fn start_fault(vm: &Vm, vcpu: &Vcpu, gpa: Gpa, access: FaultAccess) -> Step {
-    if vm.mmu().disarm(gpa, access) {
+    if vm.mmu().disarm(gpa, access, vcpu.ring()) {
+        vcpu.check_ring();
         vcpu.count_event(Event::FaultFixed);
         return Step::Resume;
     }
@@ -497,15 +498,18 @@ fn load_control(
 
 /// Brings in the page, or emulates the instruction if there is no memory.
 fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess) -> Result<Next> {
-    let resolved = vm.mmu().fault(gpa, access).inspect_err(|&error| {
-        if error == EINTR {
-            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-        }
-        if error == EFAULT || error == EHWPOISON {
-            let page = gpa.gfn().to_gpa();
-            vcpu.run_page().set_memory_fault(page.value(), 4096);
-        }
-    })?;
+    let resolved = vm
+        .mmu()
+        .fault(gpa, access, vcpu.ring())
+        .inspect_err(|&error| {
+            if error == EINTR {
+                vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+            }
+            if error == EFAULT || error == EHWPOISON {
+                let page = gpa.gfn().to_gpa();
+                vcpu.run_page().set_memory_fault(page.value(), 4096);
+            }
+        })?;
     vcpu.count_event(match resolved {
         Resolved::Mapped => Event::FaultFixed,
         Resolved::Spurious => Event::FaultSpurious,

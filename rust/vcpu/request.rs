@@ -49,6 +49,8 @@ pub(crate) enum Request {
     Intercepts,
     /// The processor is to log the pages that the guest writes, or no longer.
     DirtyLogging,
+    /// The ring of written pages may have to be emptied by the client first.
+    DirtyRing,
 }
 
 impl Request {

@@ -46,6 +46,7 @@ use crate::{
         speculation,
         task, //
     },
+    memory::DirtyRing,
     vm::Vm,
     vmx::{
         self,
@@ -224,6 +225,12 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
 
 /// Enters the guest until an exit needs more than can be done without sleeping.
 fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
+    // The request that led here, if any, needs nothing else.
+    if vcpu.ring().is_some_and(DirtyRing::is_soft_full) {
+        vcpu.run_page()
+            .set_plain(bindings::KVM_EXIT_DIRTY_RING_FULL);
+        return Ok(Next::ToUser);
+    }
     if owned.pv_may_be_stale() {
         owned.refresh_pv(vm);
     }
@@ -367,7 +374,8 @@ fn enter_once(
     // Before the vCPU is outside for others: who sees it there may rely on its log being empty.
     if state.logs_writes {
         if let Some(pml) = &state.pml {
-            pml.drain(vmcs, |gpa| vm.memory().mark_dirty(gpa));
+            pml.drain(vmcs, |gpa| vm.memory().mark_dirty(gpa, vcpu.ring()));
+            vcpu.check_ring();
         }
     }
     doorbell.leave();
