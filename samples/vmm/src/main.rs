@@ -5,51 +5,51 @@
 //! It is a client of the KVM ABI built on the rust-vmm crates, and runs on the in-tree KVM as well:
 //!
 //! ```text
-//! vmm [--device PATH] [--memory MIB] [--pages 4k|2m] [--stats] [--module-stats] GUEST.elf
+//! vmm [OPTIONS] GUEST
 //! ```
 //!
-//! It loads a flat 64-bit ELF file, starts it in long mode, shows what it prints on its serial
-//! port, and ends when the guest halts or writes a status to the debug-exit port. The contract with
-//! the guest stands in [`boot`].
+//! It boots a Linux kernel, with several vCPUs, a disk and a network card; or loads a flat 64-bit ELF
+//! file and starts it in long mode. The guest's serial port is on the terminal. It ends when the
+//! guest resets the machine, writes a status to the debug-exit port or halts for good. The contract
+//! with the guest stands in [`boot`].
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`options`] | the command line |
+//! | [`machine`] | one virtual machine: what it has, its threads, its end |
 //! | [`memory`] | the map of guest-physical addresses, the memory behind it, the KVM memory slots |
 //! | [`boot`] | what memory and registers hold before the first instruction |
 //! | [`vcpu`] | one virtual CPU: its CPUID, its run loop, the reasons why it stops |
-//! | [`devices`] | serial port, counter, debug exit, and the bus that finds them |
-//! | [`stats`] | exits counted by reason, and the module's own statistics |
+//! | [`devices`] | serial port, counter, keyboard controller, debug exit, and the bus that finds them |
+//! | [`virtio`] | disk and network card |
+//! | [`console`] | the terminal: raw mode, Ctrl-A x, lines typed at a prompt |
+//! | [`stats`] | exits counted by reason, and KVM's and the module's own statistics |
 //!
 //! It exits with the guest's status, 1 when the machine failed, 2 on wrong usage.
 
 mod boot;
+mod console;
 mod devices;
+mod machine;
 mod memory;
 mod options;
 mod stats;
 mod vcpu;
+mod virtio;
 
-use std::ffi::CString;
 use std::fmt::Display;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::ensure;
 use anyhow::Context;
 use anyhow::Result;
-use kvm_bindings::KVM_API_VERSION;
-use kvm_ioctls::Cap;
-use kvm_ioctls::Kvm;
 
-use devices::Devices;
-use memory::Memory;
+use console::RawMode;
+use machine::Machine;
 use options::Command;
 use options::Options;
 use vcpu::Stop;
-use vcpu::Vcpu;
 
 /// Status of a run that wrong arguments prevented.
 const WRONG_USAGE: u8 = 2;
@@ -85,53 +85,23 @@ fn show(text: impl Display) -> Result<()> {
 
 /// Runs the guest to its end and returns its status.
 fn run(options: &Options) -> Result<u8> {
-    // First, so that it is dropped after the machine that uses it.
-    let memory = Memory::new(options.memory, options.pages)?;
-
-    let kvm = open(&options.device)?;
-    let vm = kvm.create_vm().context("cannot create a virtual machine")?;
-    memory.register(&vm)?;
-
-    let entry = boot::load(memory.guest(), &options.guest)?;
-    let mut vcpu = Vcpu::new(&kvm, &vm, 0)?;
-    vcpu.start_at(&entry)?;
-
-    let mut devices = Devices::new(std::io::stdout());
-    let stop = vcpu.run(&mut devices);
+    let mut machine = Machine::new(options)?;
+    let stop = {
+        let _raw_mode = RawMode::enter()?;
+        machine.run()
+    };
 
     if options.stats {
-        show(vcpu.exits())?;
+        show(machine.exits())?;
+        show(machine.statistics()?)?;
     }
-    // While the vCPU and the memory still exist: some of the module's figures are about now.
+    // While the vCPUs and the memory still exist: some of the module's figures are about now.
     if options.module_stats {
         show(stats::module(Path::new(stats::MODULE_STATS))?)?;
     }
 
     match stop? {
-        Stop::Halted => Ok(0),
+        Stop::Halted | Stop::Reset | Stop::Quit => Ok(0),
         Stop::Exited(status) => Ok(status),
     }
-}
-
-/// Opens the KVM device, and refuses one that does not speak this program's ABI.
-fn open(device: &Path) -> Result<Kvm> {
-    let name = device.display();
-    let path = CString::new(device.as_os_str().as_bytes())
-        .with_context(|| format!("{name}: a path has no NUL byte"))?;
-    let kvm = Kvm::new_with_path(&path)
-        .with_context(|| format!("cannot open {name} (is the module loaded?)"))?;
-
-    let version = kvm.get_api_version();
-    ensure!(version >= 0, "{name} is no KVM device");
-    ensure!(
-        version == KVM_API_VERSION as i32,
-        "{name} answers KVM API version {version}, not {KVM_API_VERSION}"
-    );
-    for cap in [Cap::UserMemory, Cap::ExtCpuid] {
-        ensure!(
-            kvm.check_extension(cap),
-            "{name} lacks the capability {cap:?}"
-        );
-    }
-    Ok(kvm)
 }

@@ -3,12 +3,17 @@
 //! Guest-physical memory: what lies where, and the host memory behind it.
 //!
 //! ```text
-//! 0x0000_0500  GDT                      \
-//! 0x0000_9000  page tables (6 pages)     | written by `boot`
-//! 0x0008_0000  top of the boot stack    /
-//! 0x0010_0000  the guest's ELF file, then free memory
+//! 0x0000_0500  GDT                                    \
+//! 0x0000_7000  Linux: boot parameters (the zero page)  |
+//! 0x0000_9000  page tables (6 pages)                   | written by `boot`
+//! 0x0002_0000  Linux: kernel command line              |
+//! 0x0008_0000  ELF guest: top of the boot stack        |
+//! 0x0009_fc00  Linux: MP table, up to 1 MiB reserved  /
+//! 0x0010_0000  the guest's ELF file or kernel, then free memory
+//!     ...      Linux: initramfs, at the end of memory
 //!     ...      end of memory (--memory)
 //! 0xd000_0000  devices: here every access exits to user space
+//! 0xfffb_c000  KVM's own page tables and TSS, for CPUs that cannot run a guest without paging
 //! ```
 
 use anyhow::Context;
@@ -24,17 +29,32 @@ use vm_memory::GuestMemoryRegion;
 /// The global descriptor table.
 pub const GDT: GuestAddress = GuestAddress(0x500);
 
+/// The boot parameters of a Linux kernel, one page.
+pub const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
+
 /// The first page of the page tables.
 pub const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
 
+/// The command line of a Linux kernel.
+pub const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
+
 /// End of the boot stack, which grows down from here.
 pub const STACK_TOP: GuestAddress = GuestAddress(0x8_0000);
+
+/// The MP table. A kernel looks for it in the last KiB of the lowest 640.
+pub const MP_TABLE: GuestAddress = GuestAddress(0x9_fc00);
 
 /// First address at which a guest may be loaded.
 pub const GUEST_START: GuestAddress = GuestAddress(0x10_0000);
 
 /// Start of the addresses that belong to devices; memory ends below.
 pub const MMIO_HOLE: GuestAddress = GuestAddress(0xd000_0000);
+
+/// A page for the page table with which KVM runs a guest that has paging off.
+pub const IDENTITY_MAP: GuestAddress = GuestAddress(0xfffb_c000);
+
+/// Three pages for the task state segment with which KVM runs a guest in real mode.
+pub const KVM_TSS: GuestAddress = GuestAddress(0xfffb_d000);
 
 /// Size of the host pages that back the guest's memory, as far as the host grants it.
 #[derive(Clone, Copy, Debug, PartialEq)]

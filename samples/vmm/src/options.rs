@@ -13,20 +13,32 @@ use crate::memory::Pages;
 use crate::memory::MMIO_HOLE;
 
 /// One line that says what may be on the command line.
-pub const USAGE: &str = "usage: vmm [OPTIONS] GUEST.elf (vmm --help explains the options)";
+pub const USAGE: &str = "usage: vmm [OPTIONS] GUEST (vmm --help explains the options)";
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-usage: vmm [OPTIONS] GUEST.elf
+usage: vmm [OPTIONS] GUEST
 
-Runs a flat 64-bit ELF guest on KVM and shows its serial output.
+Runs a guest on KVM with its serial port on the terminal. GUEST is a Linux
+bzImage, or a flat 64-bit ELF file for the bare machine. Ctrl-A x ends it.
 
   --device PATH    KVM device to open (default /dev/kvm-rs)
   --memory MIB     memory of the guest (default 128)
   --pages 4k|2m    size of the host pages to ask for (default 2m)
-  --stats          at the end, print the exits to user space by reason
+  --stats          at the end, print the exits to user space by reason,
+                   and what KVM counted
   --module-stats   at the end, print what the kvm-rs module counted
   --help           print this text
+
+For Linux:
+
+  --cpus N         number of vCPUs (default 1)
+  --initrd FILE    initramfs
+  --append WORDS   add words to the kernel's command line
+  --block FILE     a virtio disk with the contents of a file
+  --net TAP        a virtio network card; its other end is a TAP interface
+  --prompt TEXT    type a line of standard input each time that the guest has
+                   printed TEXT, and end when there is none left
 
 Exits with the guest's status, 1 when the machine failed, 2 on wrong usage.
 ";
@@ -36,6 +48,9 @@ const MEMORY_MIN: u64 = 4;
 
 /// Largest memory, in MiB: what fits below the MMIO hole.
 const MEMORY_MAX: u64 = MMIO_HOLE.0 >> 20;
+
+/// Largest number of vCPUs.
+const CPUS_MAX: u8 = 16;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -59,8 +74,40 @@ pub struct Options {
     pub stats: bool,
     /// Print the statistics of the module.
     pub module_stats: bool,
-    /// ELF file of the guest.
+    /// File of the guest.
     pub guest: PathBuf,
+    /// What only a Linux guest has.
+    pub linux: Linux,
+}
+
+/// How to run a Linux guest.
+#[derive(Debug, PartialEq)]
+pub struct Linux {
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// Initramfs.
+    pub initrd: Option<PathBuf>,
+    /// Words for the kernel's command line.
+    pub append: Option<String>,
+    /// File that is the disk.
+    pub block: Option<PathBuf>,
+    /// TAP interface that the network card leads to.
+    pub net: Option<String>,
+    /// Prompt behind which to type a line of standard input.
+    pub prompt: Option<String>,
+}
+
+impl Default for Linux {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            initrd: None,
+            append: None,
+            block: None,
+            net: None,
+            prompt: None,
+        }
+    }
 }
 
 /// Parses a command line, whose first word is the program's name.
@@ -71,6 +118,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, lexop
     let mut stats = false;
     let mut module_stats = false;
     let mut guest = None;
+    let mut linux = Linux::default();
 
     let mut parser = Parser::from_iter(words);
     while let Some(arg) = parser.next()? {
@@ -80,6 +128,12 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, lexop
             Arg::Long("pages") => pages = parser.value()?.parse_with(parse_pages)?,
             Arg::Long("stats") => stats = true,
             Arg::Long("module-stats") => module_stats = true,
+            Arg::Long("cpus") => linux.cpus = parser.value()?.parse_with(parse_cpus)?,
+            Arg::Long("initrd") => linux.initrd = Some(parser.value()?.into()),
+            Arg::Long("append") => linux.append = Some(parser.value()?.string()?),
+            Arg::Long("block") => linux.block = Some(parser.value()?.into()),
+            Arg::Long("net") => linux.net = Some(parser.value()?.string()?),
+            Arg::Long("prompt") => linux.prompt = Some(parser.value()?.string()?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             Arg::Value(value) if guest.is_none() => guest = Some(PathBuf::from(value)),
             _ => return Err(arg.unexpected()),
@@ -92,7 +146,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, lexop
         pages,
         stats,
         module_stats,
-        guest: guest.ok_or("which guest? give its ELF file")?,
+        guest: guest.ok_or("which guest? give its file")?,
+        linux,
     }))
 }
 
@@ -103,6 +158,14 @@ fn parse_memory(text: &str) -> Result<u64, String> {
         _ => Err(format!(
             "want a number of MiB from {MEMORY_MIN} to {MEMORY_MAX}"
         )),
+    }
+}
+
+/// Parses a number of vCPUs.
+fn parse_cpus(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(cpus) if (1..=CPUS_MAX).contains(&cpus) => Ok(cpus),
+        _ => Err(format!("want a number of vCPUs from 1 to {CPUS_MAX}")),
     }
 }
 
@@ -134,6 +197,7 @@ mod tests {
                 stats: false,
                 module_stats: false,
                 guest: "g.elf".into(),
+                linux: Linux::default(),
             })
         );
     }
@@ -150,9 +214,29 @@ mod tests {
                 stats: true,
                 module_stats: true,
                 guest: "g.elf".into(),
+                linux: Linux::default(),
             })
         );
         assert_eq!(parse_line("vmm --help").unwrap(), Command::Help);
+    }
+
+    #[test]
+    fn every_option_of_linux() {
+        let line = "vmm --cpus 2 --initrd i --append a=b --block d --net t --prompt # bzImage";
+        let Ok(Command::Run(options)) = parse_line(line) else {
+            panic!("{line}");
+        };
+        assert_eq!(
+            options.linux,
+            Linux {
+                cpus: 2,
+                initrd: Some("i".into()),
+                append: Some("a=b".to_string()),
+                block: Some("d".into()),
+                net: Some("t".to_string()),
+                prompt: Some("#".to_string()),
+            }
+        );
     }
 
     #[test]
@@ -167,6 +251,8 @@ mod tests {
             "vmm --pages 1g a",
             "vmm --what a",
             "vmm a --device",
+            "vmm --cpus 0 a",
+            "vmm --cpus 17 a",
         ] {
             assert!(parse_line(line).is_err(), "{line}");
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happened: exits as user space saw them, and the module's own statistics.
+//! What happened: exits as user space saw them, and what KVM and the module counted.
+
+mod kvm;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +12,8 @@ use std::path::Path;
 use anyhow::Context;
 use anyhow::Result;
 use kvm_ioctls::VcpuExit;
+
+pub use kvm::Statistics;
 
 /// File in which the module counts since it was loaded, for all machines.
 pub const MODULE_STATS: &str = "/sys/kernel/debug/kvm-rs/stats";
@@ -89,6 +93,13 @@ impl Exits {
     pub fn count(&mut self, reason: Reason) {
         *self.0.entry(reason).or_default() += 1;
     }
+
+    /// Adds what another vCPU counted.
+    pub fn add(&mut self, other: &Self) {
+        for (&reason, &count) in &other.0 {
+            *self.0.entry(reason).or_default() += count;
+        }
+    }
 }
 
 impl fmt::Display for Exits {
@@ -155,6 +166,11 @@ mod tests {
         assert_eq!(words[1], ["port", "write", "0x3f8", "2"]);
         assert_eq!(words[2], ["halt", "1"]);
         assert_eq!(words[3], ["total", "3"]);
+
+        let mut sum = Exits::default();
+        sum.add(&exits);
+        sum.add(&exits);
+        assert!(sum.to_string().ends_with(" 6\n"));
     }
 
     #[test]

@@ -3,12 +3,17 @@
 //! One virtual CPU: CPUID, registers, and the loop around KVM_RUN.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use anyhow::anyhow;
 use anyhow::bail;
+use anyhow::ensure;
 use anyhow::Context;
 use anyhow::Result;
 use kvm_bindings::kvm_cpuid_entry2;
+use kvm_bindings::kvm_msr_entry;
+use kvm_bindings::Msrs;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuExit;
@@ -20,6 +25,7 @@ use crate::devices::Devices;
 use crate::devices::Next;
 use crate::stats::Exits;
 use crate::stats::Reason;
+use crate::stats::Statistics;
 
 /// CPUID.1:ECX: the CPU is a virtual one.
 const HYPERVISOR: u32 = 1 << 31;
@@ -34,10 +40,15 @@ pub enum Stop {
     Halted,
     /// It wrote this status to the debug-exit port.
     Exited(u8),
+    /// It reset the machine.
+    Reset,
+    /// The user or the end of the input wanted it to end.
+    Quit,
 }
 
 /// One virtual CPU.
 pub struct Vcpu {
+    id: u8,
     fd: VcpuFd,
     exits: Exits,
 }
@@ -59,13 +70,19 @@ impl Vcpu {
             .with_context(|| format!("cannot set the CPUID of vCPU {id}"))?;
 
         Ok(Self {
+            id,
             fd,
             exits: Exits::default(),
         })
     }
 
+    /// Returns the vCPU's number, which is its APIC ID.
+    pub fn id(&self) -> u8 {
+        self.id
+    }
+
     /// Sets the registers to those that `entry` asks for.
-    pub fn start_at(&mut self, entry: &Entry) -> Result<()> {
+    pub fn start_at(&self, entry: &Entry) -> Result<()> {
         let mut sregs = self
             .fd
             .get_sregs()
@@ -79,27 +96,47 @@ impl Vcpu {
             .context("cannot set the general registers")
     }
 
+    /// Sets model-specific registers, given as numbers and values.
+    pub fn set_msrs(&self, msrs: &[(u32, u64)]) -> Result<()> {
+        for &(index, data) in msrs {
+            let entry = kvm_msr_entry {
+                index,
+                data,
+                ..Default::default()
+            };
+            let set = self.fd.set_msrs(&Msrs::from_entries(&[entry])?);
+            ensure!(matches!(set, Ok(1)), "cannot set MSR {index:#x}");
+        }
+        Ok(())
+    }
+
+    /// Returns what KVM counted for this vCPU, by name.
+    pub fn statistics(&self) -> Result<Statistics> {
+        Statistics::read(&self.fd)
+    }
+
     /// Returns the exits counted so far.
     pub fn exits(&self) -> &Exits {
         &self.exits
     }
 
-    /// Runs the guest to its end.
+    /// Runs the guest to its end, or until `ending` is found set after a signal.
     ///
     /// # Errors
     ///
     /// Fails when a device does, when KVM cannot go on, and on a triple fault; the text then holds
     /// what KVM said and the registers.
-    pub fn run(&mut self, devices: &mut Devices) -> Result<Stop> {
-        loop {
+    pub fn run(&mut self, devices: &Devices, ending: &AtomicBool) -> Result<Stop> {
+        while !ending.load(Ordering::Acquire) {
             if let Some(stop) = self.run_once(devices)? {
                 return Ok(stop);
             }
         }
+        Ok(Stop::Quit)
     }
 
     /// Runs the guest to its next exit, serves that, and returns why it was the last, if it was.
-    fn run_once(&mut self, devices: &mut Devices) -> Result<Option<Stop>> {
+    fn run_once(&mut self, devices: &Devices) -> Result<Option<Stop>> {
         let exit = match self.fd.run() {
             Ok(exit) => exit,
             // A signal to this thread, or the kernel's wish to start over.
@@ -141,6 +178,7 @@ impl Vcpu {
         Ok(match next {
             Next::Continue => None,
             Next::Exit(status) => Some(Stop::Exited(status)),
+            Next::Reset => Some(Stop::Reset),
         })
     }
 

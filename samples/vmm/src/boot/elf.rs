@@ -3,7 +3,6 @@
 //! Loads a flat 64-bit ELF file: each segment at its physical address.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::ensure;
@@ -17,9 +16,6 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::memory::GUEST_START;
 
-/// Leading bytes of the ELF header that say what machine a file is for.
-const IDENT_SIZE: usize = 20;
-
 /// `\x7fELF`, ELFCLASS64, ELFDATA2LSB.
 const MAGIC: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
 
@@ -30,11 +26,6 @@ const EM_X86_64: u16 = 62;
 pub fn load(memory: &GuestMemoryMmap, path: &Path) -> Result<u64> {
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot open the guest {name}"))?;
-
-    let mut ident = [0; IDENT_SIZE];
-    let is_x86_64 = file.read_exact(&mut ident).is_ok() && is_x86_64(&ident);
-    ensure!(is_x86_64, "{name} is not an ELF file for x86-64");
-
     let loaded = Elf::load(memory, None, &mut file, Some(GUEST_START))
         .with_context(|| format!("cannot load {name} at or above {:#x}", GUEST_START.0))?;
     let size = memory.last_addr().raw_value() + 1;
@@ -46,9 +37,9 @@ pub fn load(memory: &GuestMemoryMmap, path: &Path) -> Result<u64> {
     Ok(loaded.kernel_load.raw_value())
 }
 
-/// Returns true when the start of an ELF header is that of a 64-bit x86 file.
-fn is_x86_64(ident: &[u8; IDENT_SIZE]) -> bool {
-    ident.starts_with(&MAGIC) && u16::from_le_bytes([ident[18], ident[19]]) == EM_X86_64
+/// Returns true when `start`, the first bytes of a file, are an ELF header of a 64-bit x86 file.
+pub fn is_x86_64(start: &[u8]) -> bool {
+    start.starts_with(&MAGIC) && start.get(18..20) == Some(&EM_X86_64.to_le_bytes())
 }
 
 #[cfg(test)]
@@ -57,12 +48,13 @@ mod tests {
 
     #[test]
     fn knows_its_machine() {
-        let mut ident = [0; IDENT_SIZE];
+        let mut ident = [0; 20];
         assert!(!is_x86_64(&ident));
         ident[..MAGIC.len()].copy_from_slice(&MAGIC);
         assert!(!is_x86_64(&ident));
         ident[18] = 62;
         assert!(is_x86_64(&ident));
+        assert!(!is_x86_64(&ident[..19]));
         ident[4] = 1;
         assert!(!is_x86_64(&ident));
     }

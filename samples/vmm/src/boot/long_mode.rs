@@ -43,14 +43,14 @@ const MAPPED_GIB: usize = 4;
 /// A page table.
 type Table = [u64; ENTRIES];
 
-/// Index of the 64-bit code segment in the GDT.
-const CODE: u16 = 1;
+/// Index of the 64-bit code segment in the GDT. Linux' boot protocol wants this one.
+const CODE: u16 = 2;
 
-/// Index of the data segment in the GDT.
-const DATA: u16 = 2;
+/// Index of the data segment in the GDT. Linux' boot protocol wants this one.
+const DATA: u16 = 3;
 
 /// Index of the task state segment, whose descriptor takes two entries.
-const TASK: u16 = 3;
+const TASK: u16 = 4;
 
 /// Returns the flat 64-bit code segment.
 fn code_segment() -> kvm_segment {
@@ -113,8 +113,9 @@ fn descriptor(segment: &kvm_segment) -> u64 {
 }
 
 /// Returns the GDT that holds the segments in use.
-fn gdt() -> [u64; 5] {
+fn gdt() -> [u64; 6] {
     [
+        0,
         0,
         descriptor(&code_segment()),
         descriptor(&data_segment()),
@@ -245,9 +246,9 @@ mod tests {
 
     #[test]
     fn descriptors_are_those_of_the_manual() {
-        let null_code_data = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
-        assert_eq!(gdt()[..3], null_code_data);
-        assert_eq!(gdt()[3..], [0x0000_8b00_0000_0067, 0]);
+        assert_eq!(gdt()[..2], [0, 0]);
+        assert_eq!(gdt()[2..4], [0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]);
+        assert_eq!(gdt()[4..], [0x0000_8b00_0000_0067, 0]);
 
         let all_of_base = kvm_segment {
             base: 0x1234_5678,
@@ -262,7 +263,8 @@ mod tests {
         let mut sregs = kvm_sregs::default();
         set_sregs(&mut sregs);
         assert_eq!(sregs.gdt.base, GDT.raw_value());
-        assert_eq!(sregs.gdt.limit, 39);
+        assert_eq!(sregs.gdt.limit, 47);
+        assert_eq!((sregs.cs.selector, sregs.ds.selector), (0x10, 0x18));
         assert!(sregs.cr0 & CR0_PG != 0 && sregs.cr4 & CR4_PAE != 0);
         assert_eq!(sregs.efer, EFER_LME | EFER_LMA);
     }

@@ -9,6 +9,8 @@
 //!
 //! Other offsets read as zero. Accesses of other widths see the low bytes of a register.
 
+use super::Registers;
+
 /// Bytes of address space that it takes.
 pub const SIZE: u64 = 0x1000;
 
@@ -21,9 +23,8 @@ pub struct Counter {
     count: u32,
 }
 
-impl Counter {
-    /// Fills `data` from the register at `offset`.
-    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+impl Registers for Counter {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
         let value = match offset {
             IDENTIFICATION => *b"cntr",
             COUNT => {
@@ -36,8 +37,7 @@ impl Counter {
         data.iter_mut().zip(value).for_each(|(to, from)| *to = from);
     }
 
-    /// Writes `data` to the register at `offset`.
-    pub fn write(&mut self, offset: u64, data: &[u8]) {
+    fn write(&mut self, offset: u64, data: &[u8]) {
         if offset == COUNT {
             let mut value = [0; 4];
             value
