@@ -2,6 +2,7 @@
 /*
  * What bindgen reads for rust/bindings.rs: the KVM uapi, the C shims and the kernel types that they use.
  */
+#include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
