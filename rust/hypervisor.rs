@@ -57,6 +57,8 @@ pub(crate) struct Hypervisor {
     pub(crate) physical_bits: u8,
     /// The CPU snoops its own caches for accesses of all types of memory.
     pub(crate) self_snoop: bool,
+    /// The host runs in a virtual machine itself.
+    pub(crate) virtualized: bool,
     _mitigations: Mitigations,
 }
 
@@ -151,6 +153,7 @@ impl Hypervisor {
             model: Model::new(&ThisCpu, supported),
             physical_bits,
             self_snoop: cpu_call::has(Feature::SELFSNOOP),
+            virtualized: cpu_call::has(Feature::HYPERVISOR),
             _mitigations: Mitigations::new()?,
         };
         hypervisor.describe();

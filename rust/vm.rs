@@ -18,6 +18,7 @@ pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
 mod internal_memory;
+pub(crate) mod ioeventfd;
 pub(crate) mod irq;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
@@ -31,6 +32,7 @@ use self::{
         InternalMemory,
         NO_TSS, //
     },
+    ioeventfd::IoEventFds,
     irq::{
         Irqs,
         Kind, //
@@ -247,6 +249,8 @@ pub(crate) struct Vm {
     settings: Settings,
     #[pin]
     coalesced: Coalesced,
+    #[pin]
+    ioeventfds: IoEventFds,
     /// Devices in the kernel, once there is one.
     bus: SetOnce<Pin<KBox<Bus>>>,
     /// Interrupt lines, once there are local APICs in the kernel.
@@ -301,6 +305,7 @@ impl Vm {
                 triple_fault_events: Atomic::new(false),
                 settings <- Settings::new(),
                 coalesced <- Coalesced::new(),
+                ioeventfds <- IoEventFds::new(),
                 bus: SetOnce::new(),
                 irqs: SetOnce::new(),
                 tsc <- new_spinlock!(TscSync::new()),
@@ -517,6 +522,12 @@ impl Vm {
     #[inline]
     pub(crate) fn coalesced(&self) -> &Coalesced {
         &self.coalesced
+    }
+
+    /// Returns the eventfds that the guest signals.
+    #[inline]
+    pub(crate) fn ioeventfds(&self) -> &IoEventFds {
+        &self.ioeventfds
     }
 
     /// Replaces the MSR filter; each vCPU takes it before it enters its guest again.

@@ -9,6 +9,7 @@
  * IOCTL_ERRORS_TABLE=1 prints all rows, one "name kvm-rs kvm" a line.
  */
 #include <stdarg.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 #include "kselftest_harness.h"
@@ -633,6 +634,63 @@ static void test_regions(struct table *t)
 		vm_destroy(&vm);
 	}
 	munmap(mem, 4 * M);
+}
+
+/* Eventfds that writes signal: what may be asked for, what collides, what is there. */
+static void test_ioeventfd(struct table *t)
+{
+	static const struct kvm_ioeventfd rows[] = {
+		{ .addr = 0x100, .len = 4 },
+		{ .addr = 0x100, .len = 4 },
+		{ .addr = 0x100, .len = 4, .datamatch = 1, .flags = 1 },
+		{ .addr = 0x100, .len = 2, .datamatch = 1, .flags = 1 },
+		{ .addr = 0x100, .len = 2, .datamatch = 1, .flags = 1 },
+		{ .addr = 0x100, .len = 2, .datamatch = 2, .flags = 1 },
+		{ .addr = 0x100, .len = 2 },
+		{ .addr = 0x100 },
+		{ .addr = 0x101, .len = 1 },
+		{ .addr = 0x200 },
+		{ .addr = 0x200, .len = 8 },
+		{ .addr = 0x200, .flags = 2 },
+		{ .addr = 0x200, .flags = 8 },
+		{ .addr = 0x200, .flags = 8 },
+		{ .addr = 0x200, .flags = 2 | 8 },
+		{ .addr = 0x100, .len = 4, .flags = 2 },
+		{ .addr = 0x100, .len = 4, .datamatch = 1, .flags = 1 | 2 },
+		{ .addr = 0x300, .flags = 1 },
+		{ .addr = 0x300, .len = 3 },
+		{ .addr = 0x300, .len = 5 },
+		{ .addr = 0x300, .len = 16 },
+		{ .addr = 0x300, .len = ~0U },
+		{ .addr = 0x300, .len = 4, .flags = 16 },
+		{ .addr = 0x300, .len = 4, .flags = 1U << 31 },
+		{ .addr = ~0UL },
+		{ .addr = ~0UL, .len = 1 },
+		{ .addr = ~0UL - 1, .len = 1 },
+		{ .addr = ~0UL - 7, .len = 8 },
+		{ .addr = 0x10000, .len = 1, .flags = 2 },
+		{ .addr = 0x300, .len = 4, .fd = -1 },
+		{ .addr = 0x300, .len = 3, .fd = -1 },
+		{ .addr = 0x300, .len = 4, .fd = 1 },
+	};
+	int fds[2] = { eventfd(0, EFD_CLOEXEC), open("/dev/null", O_RDWR | O_CLOEXEC) };
+	unsigned int i, off;
+
+	fresh(t);
+	for (off = 0; have(t, KVM_IOEVENTFD) && off < 3; off++) {
+		for (i = 0; i < ARRAY_SIZE(rows); i++) {
+			struct kvm_ioeventfd request = rows[i];
+
+			if (request.fd >= 0)
+				request.fd = fds[request.fd];
+			request.flags |= off ? KVM_IOEVENTFD_FLAG_DEASSIGN : 0;
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_IOEVENTFD, (long)&request),
+			       "IOEVENTFD %u, %s %u", i, off ? "off" : "on", off);
+		}
+	}
+	drop(t);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 /* Zones of coalesced I/O, memory that is mapped ahead, and a limit on tables. */
@@ -1273,6 +1331,7 @@ static void fill_table(struct table *t, const char *path)
 	test_create_vcpu(t);
 	test_dirty_ring(t);
 	test_regions(t);
+	test_ioeventfd(t);
 	test_ranges(t);
 	test_regs(t);
 	test_sregs(t);

@@ -139,7 +139,7 @@ pub(crate) fn handle(
             }
             Step::Resume
         }
-        Exit::EptMisconfiguration(gpa) => Step::Later(Later::EptMisconfiguration(gpa)),
+        Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,
         Exit::Rdmsr => resume_if(state.rdmsr(vm, vcpu, vmcs)),
@@ -194,6 +194,21 @@ pub(crate) fn handle(
             Step::ToUser
         }
     }
+}
+
+/// Signals the eventfd that is for all accesses to an address without memory, or leaves the access to
+/// what may sleep.
+fn ept_misconfiguration(vm: &Vm, vmcs: &CurrentVmcs<'_>, state: &mut State, gpa: Gpa) -> Step {
+    // The manuals do not promise the length of an instruction here. Processors give it, hypervisors
+    // may not.
+    if vm.hypervisor().virtualized
+        || state.events.interrupted.is_some()
+        || !vm.ioeventfds().write_any(gpa.value())
+    {
+        return Step::Later(Later::EptMisconfiguration(gpa));
+    }
+    state.skip_instruction(vmcs);
+    Step::Resume
 }
 
 /// Lets the guest go on after a fault, or leaves that to what may sleep.

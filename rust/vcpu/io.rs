@@ -2,8 +2,8 @@
 
 //! Port I/O: IN, OUT, INS and OUTS.
 //!
-//! What no device in the kernel takes goes to the client, a coalesced write only when the client looks. A
-//! string instruction moves as many elements per exit as fit into a page of guest
+//! What no device in the kernel takes goes to the client, a coalesced write only when the client looks,
+//! one that signals an eventfd not at all. A string instruction moves as many elements per exit as fit into a page of guest
 //! memory and 1024 bytes of data.
 
 use super::{
@@ -291,7 +291,7 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     } else {
         elements(PAGE_SIZE - first.offset_in_page())
     };
-    let count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
+    let mut count = remaining.min(fits).min(elements(MAX_STRING as u64)).max(1);
 
     let mut data = [0; MAX_STRING];
     // CAST: At most MAX_STRING.
@@ -326,6 +326,10 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
             // CAST: At most MAX_STRING.
             io.count = taken as u32;
             return move_elements(vm, owned, io, &[]);
+        }
+        if vm.ioeventfds().has(Space::Pio, io.port.into()) {
+            // The elements after this one may be theirs again.
+            count = 1;
         }
         vcpu.run_page().write_data(data);
     }

@@ -234,13 +234,14 @@ impl Vm {
             .is_some_and(|bus| bus.read(space, address, data))
     }
 
-    /// Writes at most 8 bytes to a device in the kernel, or into the ring of coalesced I/O; returns
-    /// whether one takes it, so that the client has nothing to do now.
+    /// Writes at most 8 bytes to a device in the kernel, as a signal to an eventfd, or into the ring of
+    /// coalesced I/O; returns whether one takes it, so that the client has nothing to do now.
     #[inline]
     pub(crate) fn write_device(&self, space: Space, address: u64, data: &[u8]) -> bool {
         self.bus
             .as_ref()
             .is_some_and(|bus| bus.write(space, address, data))
+            || self.ioeventfds.write(space, address, data)
             || self.coalesced.write(space, address, data)
     }
 }
