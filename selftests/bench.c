@@ -14,6 +14,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "vm.h"
@@ -57,6 +58,8 @@ TIMED(time_cr0_wp_nothing, "	movq %cr0, %rax\n"
 TIMED(time_msr_nothing, "	movl $0x277, %ecx\n"
 			"	movl $0x00070406, %eax\n"
 			"	movl %eax, %edx\n", "");
+TIMED(time_port_write, "	xorl %eax, %eax\n", "outb %al, $0xe1");
+TIMED(time_mmio_write, "	xorl %eax, %eax\n", "movl %eax, (%rbx)");
 TIMED(time_mmio_read, "	xorl %eax, %eax\n", "movl (%rbx), %eax");
 
 /* Writes to %r12 addresses from %rbx, %rsi apart; the time goes to %r15. */
@@ -126,6 +129,21 @@ static void bench_exit(struct vcpu *vcpu, const char *name, const char *code,
 #define EXIT(vcpu, name, code, nothing)					\
 	bench_exit(vcpu, name, code, code##_end, nothing)
 
+/* An eventfd that writes to an address signal. */
+static void ioeventfd(struct vm *vm, unsigned int flags, uint64_t address,
+		      unsigned int length)
+{
+	static int fd = -1;
+	struct kvm_ioeventfd request = {
+		.addr = address, .len = length, .flags = flags,
+	};
+
+	if (fd < 0)
+		fd = eventfd(0, EFD_CLOEXEC);
+	request.fd = fd;
+	xioctl(vm->fd, KVM_IOEVENTFD, &request);
+}
+
 static void bench_exits(void)
 {
 	uint64_t nothing, msr_nothing, cr0_nothing;
@@ -144,6 +162,10 @@ static void bench_exits(void)
 	EXIT(&vcpu, "CR0.WP toggle pair", time_cr0_wp, cr0_nothing);
 	EXIT(&vcpu, "port read served by user space", time_port_read, nothing);
 	EXIT(&vcpu, "MMIO read served by user space", time_mmio_read, nothing);
+	ioeventfd(&vm, KVM_IOEVENTFD_FLAG_PIO, 0xe1, 1);
+	EXIT(&vcpu, "ioeventfd, port", time_port_write, nothing);
+	ioeventfd(&vm, 0, MMIO_GPA, 0);
+	EXIT(&vcpu, "ioeventfd, MMIO", time_mmio_write, nothing);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
