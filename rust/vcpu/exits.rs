@@ -158,7 +158,7 @@ pub(crate) fn handle(
             state.hypercall(vmcs);
             Step::Resume
         }
-        Exit::VmxInstruction(_) => raise(state, Exception::invalid_opcode()),
+        Exit::VmxInstruction(_) | Exit::Foreign => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
         // Nothing is cached that the guest could flush, and nothing waits for a monitored write.

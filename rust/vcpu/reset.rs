@@ -89,6 +89,10 @@ pub(super) fn set_up(
     if let Some(vpid) = vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
     }
+    if capabilities.has_secondary(secondary::ENCLS_EXITING) {
+        // No guest has SGX.
+        vmcs.write(field::ENCLS_EXITING_BITMAP, !0);
+    }
     if capabilities.has_secondary(secondary::USE_TSC_SCALING) {
         vmcs.write(field::TSC_MULTIPLIER, TSC_UNITY);
     }
@@ -116,6 +120,12 @@ pub(super) fn set_secondary(
     }
     if !state.features.has(Feature::INVPCID) {
         controls &= !secondary::ENABLE_INVPCID;
+    }
+    if state.features.has(Feature::RDRAND) {
+        controls &= !secondary::RDRAND_EXITING;
+    }
+    if state.features.has(Feature::RDSEED) {
+        controls &= !secondary::RDSEED_EXITING;
     }
     vmcs.write(field::SECONDARY_CONTROLS, controls);
 }

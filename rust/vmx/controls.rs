@@ -142,8 +142,14 @@ pub(crate) mod secondary {
     pub(crate) const WBINVD_EXITING: u32 = 1 << 6;
     /// The guest may run without paging or in real mode.
     pub(crate) const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    /// RDRAND exits.
+    pub(crate) const RDRAND_EXITING: u32 = 1 << 11;
     /// The guest may use INVPCID.
     pub(crate) const ENABLE_INVPCID: u32 = 1 << 12;
+    /// ENCLS exits where its bitmap says so.
+    pub(crate) const ENCLS_EXITING: u32 = 1 << 15;
+    /// RDSEED exits.
+    pub(crate) const RDSEED_EXITING: u32 = 1 << 16;
     /// The TSC that the guest reads is multiplied by `TSC_MULTIPLIER` first.
     pub(crate) const USE_TSC_SCALING: u32 = 1 << 25;
     /// Written pages are logged.
@@ -219,6 +225,9 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::ENABLE_INVPCID
         | secondary::ENABLE_PML
         | secondary::USE_TSC_SCALING
+        | secondary::RDRAND_EXITING
+        | secondary::RDSEED_EXITING
+        | secondary::ENCLS_EXITING
         | secondary::WBINVD_EXITING,
 };
 

@@ -201,6 +201,8 @@ pub(crate) enum Exit {
     Wbinvd,
     /// XSETBV.
     Xsetbv,
+    /// RDRAND, RDSEED or ENCLS, in a guest that does not have them.
+    Foreign,
     /// The page-modification log is full.
     LogFull {
         /// The exit came from IRET with NMI blocking removed.
@@ -243,6 +245,9 @@ pub(crate) mod reason {
     pub(crate) const INVVPID: u16 = 53;
     pub(crate) const WBINVD: u16 = 54;
     pub(crate) const XSETBV: u16 = 55;
+    pub(crate) const RDRAND: u16 = 57;
+    pub(crate) const ENCLS: u16 = 60;
+    pub(crate) const RDSEED: u16 = 61;
     pub(crate) const PML_FULL: u16 = 62;
 
     /// Number of reasons that statistics count apart.
@@ -277,6 +282,9 @@ pub(crate) mod reason {
             49 => "ept_misconfig",
             54 => "wbinvd",
             55 => "xsetbv",
+            57 => "rdrand",
+            60 => "encls",
+            61 => "rdseed",
             62 => "pml_full",
             _ => return None,
         })
@@ -342,6 +350,7 @@ impl Exit {
             }
             reason::WBINVD => Self::Wbinvd,
             reason::XSETBV => Self::Xsetbv,
+            reason::RDRAND | reason::RDSEED | reason::ENCLS => Self::Foreign,
             reason::PML_FULL => Self::LogFull {
                 nmi_unblocked: qualification() & 1 << 12 != 0,
             },

@@ -148,6 +148,8 @@ fields! {
     TSC_OFFSET: u64 = 0x2010;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
+    /// Which leaves of ENCLS exit.
+    ENCLS_EXITING_BITMAP: u64 = 0x202e;
     /// What the TSC is multiplied by, with 48 bits behind the point.
     TSC_MULTIPLIER: u64 = 0x2032;
     /// Pin-based VM-execution controls.
