@@ -81,60 +81,11 @@ static void open_vm(struct table *t, struct vm *vm)
 	vm->fd = xioctl(vm->dev, KVM_CREATE_VM, 0);
 }
 
-#define MAX_CPUID	256
-struct cpuid {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 entries[MAX_CPUID];
-};
-static struct cpuid common;
-
-/* Leaves whose registers are features, which both devices must have. */
-static bool is_features(const struct kvm_cpuid_entry2 *e)
-{
-	return e->function == 1 || e->function == 7 || e->function == 0x80000001;
-}
-
-/*
- * What a guest may set in CR4, EFER and MSRs depends on its CPUID: all vCPUs
- * here get the features that each device supports.
- */
-static void keep_common_cpuid(const char *path)
-{
-	struct cpuid one = { .head.nent = MAX_CPUID };
-	int dev = open(path, O_RDWR | O_CLOEXEC);
-	unsigned int i, k;
-
-	if (dev < 0)
-		return;
-	xioctl(dev, KVM_GET_SUPPORTED_CPUID, &one);
-	close(dev);
-	if (!common.head.nent) {
-		common = one;
-		return;
-	}
-	for (i = 0; i < common.head.nent; i++) {
-		struct kvm_cpuid_entry2 *e = &common.entries[i], *o = NULL;
-
-		for (k = 0; k < one.head.nent; k++) {
-			if (one.entries[k].function == e->function &&
-			    one.entries[k].index == e->index)
-				o = &one.entries[k];
-		}
-		if (!is_features(e))
-			continue;
-		/* EBX of the others is no set of features. */
-		if (e->function == 7)
-			e->ebx &= o ? o->ebx : 0;
-		e->ecx &= o ? o->ecx : 0;
-		e->edx &= o ? o->edx : 0;
-	}
-}
-
 static void fresh(struct table *t)
 {
 	open_vm(t, &t->vm);
 	vcpu_create(&t->vcpu, &t->vm, 0);
-	xioctl(t->vcpu.fd, KVM_SET_CPUID2, &common);
+	vcpu_set_common_cpuid(&t->vcpu);
 }
 
 static void drop(struct table *t)
@@ -1414,7 +1365,6 @@ TEST(same_answers_twice)
 		SKIP(return, "both devices are there and are compared");
 	prepare();
 	close(device_open());
-	keep_common_cpuid(device_path());
 	fill_table(&first, device_path());
 	fill_table(&second, device_path());
 	EXPECT_EQ(first.count, second.count);
@@ -1428,8 +1378,6 @@ TEST(kvm_rs_answers_as_kvm)
 	if (access("/dev/kvm-rs", F_OK) || access("/dev/kvm", F_OK))
 		SKIP(return, "needs /dev/kvm and /dev/kvm-rs");
 	prepare();
-	keep_common_cpuid("/dev/kvm");
-	keep_common_cpuid("/dev/kvm-rs");
 	fill_table(&theirs, "/dev/kvm");
 	fill_table(&ours, "/dev/kvm-rs");
 	EXPECT_EQ(ours.count, theirs.count);

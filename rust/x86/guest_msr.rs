@@ -71,8 +71,14 @@ const MISC_ENABLE_MWAIT: u64 = 1 << 18;
 const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
 /// MISC_FEATURES_ENABLES: CPUID faults outside privilege level 0.
 const CPUID_FAULT: u64 = 1 << 0;
+/// UMWAIT_CONTROL: no C0.2, and the longest wait.
+const UMWAIT_KNOWN: u64 = 0xffff_fffd;
 /// FEAT_CTL: no bit can be changed any more.
 const FEAT_CTL_LOCKED: u64 = 1 << 0;
+/// FEAT_CTL: errors may be told to one processor only.
+const FEAT_CTL_LMCE: u64 = 1 << 20;
+/// FEAT_CTL: what user space may set: besides, VMX and SGX, which guests do not have.
+const FEAT_CTL_KNOWN: u64 = FEAT_CTL_LOCKED | FEAT_CTL_LMCE | (3 << 1) | (3 << 17);
 /// Microcode revision of a new vCPU.
 const UCODE_REV: u64 = 1 << 32;
 
@@ -89,6 +95,8 @@ pub(crate) struct GuestMsrs {
     power_ctl: u64,
     smi_count: u64,
     hwcr: u64,
+    umwait_control: u64,
+    sgx_key_hash: [u64; 4],
     mtrrs: Mtrrs,
     machine_check: MachineCheck,
 }
@@ -117,6 +125,8 @@ impl GuestMsrs {
             power_ctl: 0,
             smi_count: 0,
             hwcr: 0,
+            umwait_control: 0,
+            sgx_key_hash: [0; 4],
             mtrrs: Mtrrs::new(),
             machine_check: MachineCheck::new(),
         }
@@ -187,7 +197,27 @@ impl GuestMsrs {
             msr_index::POWER_CTL => Ok(self.power_ctl),
             msr_index::SMI_COUNT => Ok(self.smi_count),
             msr_index::HWCR => Ok(self.hwcr),
-            msr_index::XSS => xss(access),
+            msr_index::MCG_EXT_CTL => {
+                check(access.from_user || self.feat_ctl & FEAT_CTL_LMCE != 0)?;
+                Ok(self.machine_check.ext_ctl())
+            }
+            msr_index::UMWAIT_CONTROL => {
+                check(access.from_user)?;
+                Ok(self.umwait_control)
+            }
+            msr_index::SGX_KEY_HASH0..=msr_index::SGX_KEY_HASH3 => {
+                check(access.from_user)?;
+                // CAST: At most 3.
+                let word = (index - msr_index::SGX_KEY_HASH0) as usize;
+                self.sgx_key_hash
+                    .get(word)
+                    .copied()
+                    .ok_or(MsrError::Unknown)
+            }
+            msr_index::XSS => {
+                check(access.from_user || access.features.has(Feature::XSAVES))?;
+                Ok(0)
+            }
             msr_index::XFD | msr_index::XFD_ERR => xfd(access),
             _ if Mtrrs::owns(index) => self.mtrrs.read(index),
             _ if MachineCheck::owns(index) => self.machine_check.read(index, access.from_user),
@@ -231,7 +261,14 @@ impl GuestMsrs {
             msr_index::UCODE_REV => {}
             msr_index::FEAT_CTL => {
                 let locked = self.feat_ctl & FEAT_CTL_LOCKED != 0;
-                check((access.from_user || !locked) && value & !FEAT_CTL_LOCKED == 0)?;
+                let known = if access.from_user {
+                    FEAT_CTL_KNOWN
+                } else if self.machine_check.has_local() {
+                    FEAT_CTL_LOCKED | FEAT_CTL_LMCE
+                } else {
+                    FEAT_CTL_LOCKED
+                };
+                check((access.from_user || !locked) && value & !known == 0)?;
                 self.feat_ctl = value;
             }
             msr_index::POWER_CTL => self.power_ctl = value,
@@ -240,6 +277,23 @@ impl GuestMsrs {
                 self.smi_count = value;
             }
             msr_index::HWCR => self.hwcr = hwcr_after(value)?,
+            msr_index::MCG_EXT_CTL => {
+                check(access.from_user || self.feat_ctl & FEAT_CTL_LMCE != 0)?;
+                self.machine_check.set_ext_ctl(value)?;
+            }
+            // Guests have neither instructions nor enclaves that these are for.
+            msr_index::UMWAIT_CONTROL => {
+                check(access.from_user && value & !UMWAIT_KNOWN == 0)?;
+                self.umwait_control = value;
+            }
+            msr_index::SGX_KEY_HASH0..=msr_index::SGX_KEY_HASH3 => {
+                check(access.from_user)?;
+                // CAST: At most 3.
+                let word = (index - msr_index::SGX_KEY_HASH0) as usize;
+                if let Some(word) = self.sgx_key_hash.get_mut(word) {
+                    *word = value;
+                }
+            }
             msr_index::XSS => check(value == xss(access)?)?,
             msr_index::XFD | msr_index::XFD_ERR => check(value == xfd(access)?)?,
             _ if Mtrrs::owns(index) => self.mtrrs.write(index, value, access.features)?,

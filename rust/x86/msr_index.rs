@@ -48,10 +48,16 @@ indices! {
     PRED_CMD = 0x49,
     /// Microcode revision, in the upper half.
     UCODE_REV = 0x8b,
+    /// First of the four registers with the hash of the key that signs SGX's launch enclave.
+    SGX_KEY_HASH0 = 0x8c,
+    /// Last of them.
+    SGX_KEY_HASH3 = 0x8f,
     /// Ratios of the platform, and whether CPUID can fault.
     PLATFORM_INFO = 0xce,
     /// What the memory-type range registers offer.
     MTRR_CAP = 0xfe,
+    /// What UMWAIT and TPAUSE may do.
+    UMWAIT_CONTROL = 0xe1,
     /// Which speculation flaws the CPU does not have.
     ARCH_CAPABILITIES = 0x10a,
     /// Flush commands: write-only.
@@ -78,6 +84,14 @@ indices! {
     XFD_ERR = 0x1c5,
     /// Debug control.
     DEBUGCTL = 0x1d9,
+    /// Where the last branch came from.
+    LAST_BRANCH_FROM = 0x1db,
+    /// Where it went.
+    LAST_BRANCH_TO = 0x1dc,
+    /// Where the last interrupt came from.
+    LAST_INTERRUPT_FROM = 0x1dd,
+    /// Where it went.
+    LAST_INTERRUPT_TO = 0x1de,
     /// Power control.
     POWER_CTL = 0x1fc,
     /// First of the variable-range MTRRs: base and mask in turn.
@@ -96,6 +110,8 @@ indices! {
     MTRR_DEF_TYPE = 0x2ff,
     /// First of the machine-check banks, four registers each.
     MC0_CTL = 0x400,
+    /// Whether machine checks may be local.
+    MCG_EXT_CTL = 0x4d0,
     /// Deadline of the local APIC's timer.
     TSC_DEADLINE = 0x6e0,
     /// Number of system-management interrupts.
@@ -153,9 +169,15 @@ const SAVED: &[(u32, Condition)] = &[
     (PAT, always),
     (FEAT_CTL, always),
     (TSC_AUX, |f| f.has(Feature::RDTSCP) || f.has(Feature::RDPID)),
-    (SPEC_CTRL, |f| f.has(Feature::SPEC_CTRL)),
+    (SPEC_CTRL, |f| {
+        f.has(Feature::SPEC_CTRL) || f.has(Feature::AMD_IBRS)
+    }),
     (XSS, |f| f.has(Feature::XSAVES)),
     (DEBUGCTL, always),
+    (LAST_BRANCH_FROM, always),
+    (LAST_BRANCH_TO, always),
+    (LAST_INTERRUPT_FROM, always),
+    (LAST_INTERRUPT_TO, always),
     (KVM_SYSTEM_TIME, always),
     (KVM_WALL_CLOCK, always),
     (KVM_SYSTEM_TIME_NEW, always),
@@ -167,6 +189,7 @@ const SAVED: &[(u32, Condition)] = &[
     (MISC_ENABLE, always),
     (MCG_STATUS, always),
     (MCG_CTL, always),
+    (MCG_EXT_CTL, always),
     (SMI_COUNT, always),
     (PLATFORM_INFO, always),
     (MISC_FEATURES_ENABLES, always),

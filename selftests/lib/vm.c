@@ -294,6 +294,66 @@ void vcpu_set_supported_cpuid(struct vcpu *vcpu)
 	free(cpuid);
 }
 
+/* Leaves whose registers are features. */
+static bool is_features(const struct kvm_cpuid_entry2 *e)
+{
+	return e->function == 1 || e->function == 7 || e->function == 0x80000001 ||
+	       e->function == 0x80000008;
+}
+
+#define MAX_CPUID	256
+struct cpuid {
+	struct kvm_cpuid2 head;
+	struct kvm_cpuid_entry2 entries[MAX_CPUID];
+};
+
+/* Takes out of @common the features that the device does not have. */
+static void keep_common(struct cpuid *common, const char *path)
+{
+	static struct cpuid one;
+	int dev = open(path, O_RDWR | O_CLOEXEC);
+	unsigned int i, k;
+
+	if (dev < 0)
+		return;
+	one.head.nent = MAX_CPUID;
+	xioctl(dev, KVM_GET_SUPPORTED_CPUID, &one);
+	close(dev);
+	if (!common->head.nent) {
+		*common = one;
+		return;
+	}
+	for (i = 0; i < common->head.nent; i++) {
+		struct kvm_cpuid_entry2 *e = &common->entries[i], *o = NULL;
+
+		for (k = 0; k < one.head.nent; k++) {
+			if (one.entries[k].function == e->function &&
+			    one.entries[k].index == e->index)
+				o = &one.entries[k];
+		}
+		if (!is_features(e))
+			continue;
+		/* EBX of leaves 1 and 0x80000001 is no set of features, nor is the rest of 0x80000008. */
+		if (e->function == 7 || e->function == 0x80000008)
+			e->ebx &= o ? o->ebx : 0;
+		if (e->function == 0x80000008)
+			continue;
+		e->ecx &= o ? o->ecx : 0;
+		e->edx &= o ? o->edx : 0;
+	}
+}
+
+void vcpu_set_common_cpuid(struct vcpu *vcpu)
+{
+	static struct cpuid common;
+
+	if (!common.head.nent) {
+		keep_common(&common, DEVICE_KVM);
+		keep_common(&common, DEVICE_KVM_RS);
+	}
+	xioctl(vcpu->fd, KVM_SET_CPUID2, &common);
+}
+
 static struct kvm_segment segment(unsigned int selector, uint64_t base,
 				  uint32_t limit, unsigned int type)
 {

@@ -163,6 +163,8 @@ void vcpu_create(struct vcpu *vcpu, struct vm *vm, unsigned int id);
 void vcpu_destroy(struct vcpu *vcpu);
 /* Gives the vCPU all CPUID leaves that the device supports. */
 void vcpu_set_supported_cpuid(struct vcpu *vcpu);
+/* Likewise, with only the features that both kvm_rs and kvm_intel support, of those that are there. */
+void vcpu_set_common_cpuid(struct vcpu *vcpu);
 void vcpu_set_mode(struct vcpu *vcpu, enum mode mode);
 /* The usual way to start: vCPU 0 with CPUID set, in @mode at CODE_GPA. */
 void vcpu_start(struct vcpu *vcpu, struct vm *vm, enum mode mode);

@@ -25,10 +25,14 @@ const CAP_CTL: u64 = 1 << 8;
 const CAP_CMCI: u64 = 1 << 10;
 /// MCG_CAP: software error recovery.
 const CAP_SER: u64 = 1 << 24;
+/// MCG_CAP: an error may be told to one processor only.
+const CAP_LMCE: u64 = 1 << 27;
+/// MCG_EXT_CTL: that may be.
+const EXT_CTL_LMCE: u64 = 1 << 0;
 
 /// Bits of MCG_CAP that user space may choose, besides the number of banks (bits 7:0) and the
 /// number of extended state registers (bits 23:16).
-pub(crate) const SUPPORTED_MCG_CAP: u64 = CAP_CTL | CAP_SER;
+pub(crate) const SUPPORTED_MCG_CAP: u64 = CAP_CTL | CAP_SER | CAP_LMCE;
 
 /// Registers of one bank, in the order of their numbers.
 const CTL: u32 = 0;
@@ -85,6 +89,7 @@ pub(crate) struct MachineCheck {
     cap: u64,
     status: u64,
     ctl: u64,
+    ext_ctl: u64,
     banks: [u64; BANK_REGISTERS],
     ctl2: [u64; CTL2_REGISTERS],
 }
@@ -96,6 +101,7 @@ impl MachineCheck {
             cap: MAX_BANKS as u64, // CAST: to a wider type.
             status: 0,
             ctl: 0,
+            ext_ctl: 0,
             banks: [0; BANK_REGISTERS],
             ctl2: [0; CTL2_REGISTERS],
         }
@@ -179,7 +185,24 @@ impl MachineCheck {
         Ok(effect)
     }
 
-    /// Returns whether an MSR is handled here.
+    /// Returns whether FEAT_CTL of a guest may enable local machine checks.
+    pub(super) const fn has_local(&self) -> bool {
+        self.cap & CAP_LMCE != 0
+    }
+
+    /// Returns MCG_EXT_CTL.
+    pub(super) const fn ext_ctl(&self) -> u64 {
+        self.ext_ctl
+    }
+
+    /// Writes MCG_EXT_CTL.
+    pub(super) fn set_ext_ctl(&mut self, value: u64) -> Result<(), MsrError> {
+        check(value & !EXT_CTL_LMCE == 0)?;
+        self.ext_ctl = value;
+        Ok(())
+    }
+
+    /// Returns whether an MSR is handled here; MCG_EXT_CTL depends on FEAT_CTL besides.
     pub(super) const fn owns(index: u32) -> bool {
         matches!(
             index,
