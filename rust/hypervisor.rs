@@ -14,7 +14,10 @@ use crate::{
             self,
             Parameters, //
         },
-        speculation::Mitigations, //
+        speculation::{
+            self,
+            Mitigations, //
+        }, //
     },
     vmx::{
         capability::{
@@ -59,6 +62,8 @@ pub(crate) struct Hypervisor {
     pub(crate) self_snoop: bool,
     /// The host runs in a virtual machine itself.
     pub(crate) virtualized: bool,
+    /// IA32_ARCH_CAPABILITIES of guests: what this host can promise.
+    pub(crate) arch_capabilities: u64,
     _mitigations: Mitigations,
 }
 
@@ -129,6 +134,7 @@ impl Hypervisor {
             pml: capabilities.pml(),
         });
 
+        let mitigations = Mitigations::new(capabilities.ept())?;
         let [widths, ..] = cpu_call::cpuid(0x8000_0008, 0);
         // CAST: The width is the low byte.
         let physical_bits = widths as u8;
@@ -143,6 +149,10 @@ impl Hypervisor {
             kvm_features,
             rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
             invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
+            spec_ctrl: true,
+            amd_speculation: speculation::features(),
+            flush_l1d: true,
+            arch_capabilities: true,
             ..Supported::default()
         };
         let hypervisor = Self {
@@ -154,7 +164,8 @@ impl Hypervisor {
             physical_bits,
             self_snoop: cpu_call::has(Feature::SELFSNOOP),
             virtualized: cpu_call::has(Feature::HYPERVISOR),
-            _mitigations: Mitigations::new()?,
+            arch_capabilities: speculation::arch_capabilities(),
+            _mitigations: mitigations,
         };
         hypervisor.describe();
         Ok(Arc::new(hypervisor, GFP_KERNEL)?)

@@ -8,7 +8,11 @@ use crate::{
         kvm_msr_list,
         kvm_msrs, //
     },
-    linux::uaccess,
+    hypervisor::Hypervisor,
+    linux::{
+        speculation::microcode_revision,
+        uaccess, //
+    },
     x86::{
         cpuid::Features,
         guest_msr::GuestMsrs,
@@ -54,9 +58,10 @@ pub(super) fn write_features(argument: usize, features: &Features) -> Result<isi
 }
 
 /// Answers KVM_GET_MSRS on the device: what feature MSRs can be at most.
-pub(super) fn get_features(argument: usize) -> Result<isize> {
+pub(super) fn get_features(hypervisor: &Hypervisor, argument: usize) -> Result<isize> {
     access(argument, true, |entry| {
-        entry.data = GuestMsrs::feature_msr(entry.index, 0, 0)?;
+        let revision = microcode_revision();
+        entry.data = GuestMsrs::feature_msr(entry.index, hypervisor.arch_capabilities, revision)?;
         Some(())
     })
 }

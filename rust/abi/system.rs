@@ -110,7 +110,7 @@ impl SystemFile {
             KVM_RS_IOCTL_HAS_DEVICE_ATTR | KVM_RS_IOCTL_GET_DEVICE_ATTR => {
                 device_attr::of_system(&self.hypervisor, command, argument)
             }
-            KVM_RS_IOCTL_GET_MSRS => msr_list::get_features(argument),
+            KVM_RS_IOCTL_GET_MSRS => msr_list::get_features(&self.hypervisor, argument),
             _ => Err(EINVAL),
         }
     }

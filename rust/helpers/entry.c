@@ -32,6 +32,10 @@ static __always_inline u32 read_current_vmcs32(unsigned long field)
 	return value;
 }
 
+static_assert(offsetof(struct kvm_rs_guest_regs, host_rsp) == KVM_RS_REGS_HOST_RSP);
+static_assert(offsetof(struct kvm_rs_guest_regs, spec_ctrl_direct) == KVM_RS_REGS_SPEC_CTRL_DIRECT);
+static_assert(offsetof(struct kvm_rs_guest_regs, spec_ctrl) == KVM_RS_REGS_SPEC_CTRL);
+
 /**
  * kvm_rs_guest_enter() - Enter the guest and come back at the next VM exit
  * @regs:	The guest's registers; @regs->exit_reason is set on success
@@ -54,7 +58,11 @@ noinstr unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigne
 	if (regs->cr2 != native_read_cr2())
 		native_write_cr2(regs->cr2);
 
-	kvm_rs_flush_l1d();
+	/*
+	 * From here to VM entry there is no return and no indirect branch: the guest's SPEC_CTRL need
+	 * not protect the host.
+	 */
+	kvm_rs_measures_before_entry(regs);
 
 	/* VM exit clears the host's. */
 	debugctl = native_rdmsrq(MSR_IA32_DEBUGCTLMSR);

@@ -159,10 +159,18 @@ void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, 
 int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
 
 /* speculation.c */
-int kvm_rs_speculation_setup(void);
+int kvm_rs_speculation_setup(bool ept);
 void kvm_rs_speculation_cleanup(void);
 void kvm_rs_host_data_touched(void);
 void kvm_rs_vcpu_arrives(u64 vcpu);
+u64 kvm_rs_arch_capabilities(void);
+u32 kvm_rs_speculation_features(void);
+bool kvm_rs_accepts_spec_ctrl(u64 value);
+bool kvm_rs_has_ibpb(void);
+void kvm_rs_ibpb(void);
+bool kvm_rs_has_flush_l1d(void);
+void kvm_rs_flush_l1d(void);
+u64 kvm_rs_microcode_revision(void);
 
 /* task.c */
 void kvm_rs_preempt_notifier_init(struct preempt_notifier *notifier, struct preempt_ops *ops);

@@ -21,9 +21,11 @@ pub(crate) struct Mitigations(());
 
 impl Mitigations {
     /// Chooses the measures. To be called once, before any guest runs.
-    pub(crate) fn new() -> Result<Self> {
+    ///
+    /// `ept` tells whether guests run on EPT.
+    pub(crate) fn new(ept: bool) -> Result<Self> {
         // SAFETY: Called in process context, before any guest runs.
-        kernel::error::to_result(unsafe { bindings::kvm_rs_speculation_setup() })?;
+        kernel::error::to_result(unsafe { bindings::kvm_rs_speculation_setup(ept) })?;
         Ok(Self(()))
     }
 }
@@ -61,4 +63,64 @@ impl PredictionDomain {
 pub(crate) fn host_data_touched() {
     // SAFETY: It has no preconditions.
     unsafe { bindings::kvm_rs_host_data_touched() };
+}
+
+/// Returns IA32_ARCH_CAPABILITIES for guests: what this host can promise. To be called with the measures
+/// chosen.
+pub(crate) fn arch_capabilities() -> u64 {
+    // SAFETY: It has no preconditions.
+    unsafe { bindings::kvm_rs_arch_capabilities() }
+}
+
+/// Returns the features of SPEC_CTRL and PRED_CMD as bits of CPUID leaf 0x8000_0008, EBX.
+pub(crate) fn features() -> u32 {
+    // SAFETY: It has no preconditions.
+    unsafe { bindings::kvm_rs_speculation_features() }
+}
+
+/// Returns whether this CPU's SPEC_CTRL takes `value`.
+pub(crate) fn accepts_spec_ctrl(value: u64) -> bool {
+    // SAFETY: It has no preconditions.
+    unsafe { bindings::kvm_rs_accepts_spec_ctrl(value) }
+}
+
+/// Returns the microcode revision as UCODE_REV tells it.
+pub(crate) fn microcode_revision() -> u64 {
+    // SAFETY: It has no preconditions.
+    unsafe { bindings::kvm_rs_microcode_revision() }
+}
+
+/// A command that a guest gives by writing bit 0 of an MSR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Command {
+    /// PRED_CMD: forget what the branch predictors have learnt.
+    PredictionBarrier,
+    /// FLUSH_CMD: write back and invalidate the L1 data cache.
+    FlushL1d,
+}
+
+impl Command {
+    /// Returns whether this CPU knows the command, and the kernel has not turned it off.
+    pub(crate) fn is_known(self) -> bool {
+        match self {
+            // SAFETY: It has no preconditions.
+            Self::PredictionBarrier => unsafe { bindings::kvm_rs_has_ibpb() },
+            // SAFETY: It has no preconditions.
+            Self::FlushL1d => unsafe { bindings::kvm_rs_has_flush_l1d() },
+        }
+    }
+
+    /// Gives the command to this CPU; one that it does not know is dropped.
+    pub(crate) fn give(self) {
+        let _preempt = PreemptGuard::new();
+        if !self.is_known() {
+            return;
+        }
+        match self {
+            // SAFETY: The CPU knows the command, and preemption is off.
+            Self::PredictionBarrier => unsafe { bindings::kvm_rs_ibpb() },
+            // SAFETY: The CPU knows the command, and preemption is off.
+            Self::FlushL1d => unsafe { bindings::kvm_rs_flush_l1d() },
+        }
+    }
 }

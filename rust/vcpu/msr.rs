@@ -7,6 +7,7 @@
 
 use super::{
     pending::Pending,
+    request::Request,
     state::{
         State,
         RCX, //
@@ -16,6 +17,10 @@ use super::{
 };
 use crate::{
     bindings,
+    linux::speculation::{
+        self,
+        Command, //
+    },
     trace,
     vm::{
         msr_filter::Direction,
@@ -26,6 +31,10 @@ use crate::{
         field::{
             self,
             Natural, //
+        },
+        msr_bitmap::{
+            MsrBitmap,
+            Speculation, //
         },
         vmcs::CurrentVmcs, //
     },
@@ -79,6 +88,24 @@ fn exit_reason(error: MsrError) -> u32 {
     }
 }
 
+/// Returns whether the guest has IA32_SPEC_CTRL.
+fn has_spec_ctrl(features: &GuestFeatures) -> bool {
+    features.has(Feature::SPEC_CTRL)
+        || features.has(Feature::AMD_STIBP)
+        || features.has(Feature::AMD_IBRS)
+        || features.has(Feature::AMD_SSBD)
+}
+
+/// Returns whether the guest has a command.
+fn has_command(features: &GuestFeatures, command: Command) -> bool {
+    match command {
+        Command::PredictionBarrier => {
+            features.has(Feature::SPEC_CTRL) || features.has(Feature::AMD_IBPB)
+        }
+        Command::FlushL1d => features.has(Feature::FLUSH_L1D),
+    }
+}
+
 impl State {
     /// Returns the value of an MSR.
     pub(crate) fn read_msr(
@@ -108,6 +135,10 @@ impl State {
                 }
                 vcpu.lazy_msrs().tsc_aux
             }
+            msr_index::SPEC_CTRL if from_user || has_spec_ctrl(&self.features) => {
+                self.regs.spec_ctrl
+            }
+            msr_index::SPEC_CTRL => return Err(MsrError::Invalid),
             msr_index::TSC => self.tsc.now(),
             msr_index::TSC_ADJUST => self.tsc_adjust,
             msr_index::APIC_BASE => vcpu.apic_base(self),
@@ -184,6 +215,13 @@ impl State {
                 }
                 let value = u64::from(msr_value::tsc_aux(value)?);
                 vcpu.update_lazy_msrs(|msrs| msrs.tsc_aux = value);
+            }
+            msr_index::SPEC_CTRL => self.write_spec_ctrl(vcpu, value, from_user)?,
+            msr_index::PRED_CMD => {
+                self.give_command(Command::PredictionBarrier, value, from_user)?;
+            }
+            msr_index::FLUSH_CMD => {
+                self.give_command(Command::FlushL1d, value, from_user)?;
             }
             msr_index::TSC if from_user => self.synchronize_tsc(vm, vcpu, vmcs, Some(value)),
             msr_index::TSC => self.write_tsc(vcpu, vmcs, value),
@@ -340,6 +378,50 @@ impl State {
         self.advance(vmcs, length);
     }
 
+    /// Writes IA32_SPEC_CTRL, which the guest has to itself from the first value that is not 0.
+    fn write_spec_ctrl(
+        &mut self,
+        vcpu: &Vcpu,
+        value: u64,
+        from_user: bool,
+    ) -> Result<(), MsrError> {
+        let has_it = from_user || has_spec_ctrl(&self.features);
+        if !has_it || !speculation::accepts_spec_ctrl(value) {
+            return Err(MsrError::Invalid);
+        }
+        self.regs.spec_ctrl = value;
+        if value != 0 && self.regs.spec_ctrl_direct == 0 {
+            vcpu.doorbell().set(Request::Intercepts);
+        }
+        Ok(())
+    }
+
+    /// Does what a write of PRED_CMD or FLUSH_CMD asks for: bit 0 is the command.
+    fn give_command(&self, command: Command, value: u64, from_user: bool) -> Result<(), MsrError> {
+        let has_it = from_user || has_command(&self.features, command);
+        let known = u64::from(command.is_known());
+        // What a CPU without IBPB can be told of PRED_CMD is nothing, and of FLUSH_CMD not even that.
+        let exists = known != 0 || command == Command::PredictionBarrier;
+        if !has_it || !exists || value & !known != 0 {
+            return Err(MsrError::Invalid);
+        }
+        if value != 0 {
+            command.give();
+        }
+        Ok(())
+    }
+
+    /// Returns which of the MSRs against speculation the guest should access without an exit.
+    fn direct_speculation(&self) -> Speculation {
+        let commands =
+            |command: Command| command.is_known() && has_command(&self.features, command);
+        Speculation {
+            spec_ctrl: self.regs.spec_ctrl != 0,
+            pred_cmd: commands(Command::PredictionBarrier),
+            flush_cmd: commands(Command::FlushL1d),
+        }
+    }
+
     /// Writes EFER.
     fn write_efer(
         &mut self,
@@ -367,20 +449,39 @@ impl State {
             msrs.rdtscp = rdtscp;
             msrs.syscall = syscall;
         });
+        if !self.direct_speculation().is_none() || self.msr_bitmap.is_some() {
+            vcpu.doorbell().set(Request::Intercepts);
+        }
     }
 }
 
 impl Owned {
-    /// Takes the VM's MSR filter as it is now.
-    pub(crate) fn take_msr_filter(&mut self, vm: &Vm) {
+    /// Takes the VM's MSR filter as it is now, and lets the guest access directly what it uses.
+    pub(crate) fn update_intercepts(&mut self, vm: &Vm) {
         let filter = vm.settings().msr_filter();
-        let bitmap = filter
+        let speculation = self.state.direct_speculation();
+        let own = if speculation.is_none() {
+            None
+        } else {
+            let bitmap = match &filter {
+                Some(filter) => filter.bitmap_with(speculation),
+                None => MsrBitmap::filtered(speculation, |_, _| true),
+            };
+            // Without memory for it, accesses exit and are as right.
+            bitmap.ok()
+        };
+        let shared = filter
             .as_ref()
-            .map_or(&vm.hypervisor().msr_bitmap, |filter| &filter.bitmap)
-            .address();
+            .map_or(&vm.hypervisor().msr_bitmap, |filter| &filter.bitmap);
+        let bitmap = own.as_ref().unwrap_or(shared);
+        let (address, direct) = (bitmap.address(), bitmap.passes_spec_ctrl());
         let old = self.with_vmcs(|vmcs, state| {
-            vmcs.write(field::MSR_BITMAP, bitmap.value());
-            core::mem::replace(&mut state.msr_filter, filter)
+            vmcs.write(field::MSR_BITMAP, address.value());
+            state.regs.spec_ctrl_direct = u32::from(direct);
+            (
+                core::mem::replace(&mut state.msr_filter, filter),
+                core::mem::replace(&mut state.msr_bitmap, own),
+            )
         });
         // Dropped with preemption on.
         drop(old);

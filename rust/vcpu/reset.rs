@@ -180,6 +180,7 @@ impl State {
         self.set_rip(0xfff0);
         self.set_rflags(RFLAGS_RESET);
         self.regs.cr2 = 0;
+        self.regs.spec_ctrl = 0;
         self.xcr0 = Xcr0::RESET;
         self.cr8 = 0;
         self.debug.reset();

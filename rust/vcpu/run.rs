@@ -201,7 +201,7 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     }
     let taken = vcpu.doorbell().take();
     if taken.has(Request::Intercepts) {
-        owned.take_msr_filter(vm);
+        owned.update_intercepts(vm);
     }
     if taken.has(Request::DirtyLogging) {
         owned.follow_dirty_logging(vm, vcpu);

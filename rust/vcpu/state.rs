@@ -36,6 +36,7 @@ use crate::{
             BLOCKING_BY_STI, //
         },
         host_state::HostControlRegisters,
+        msr_bitmap::MsrBitmap,
         pml::PmlBuffer,
         tlb::Owed,
         vmcs::CurrentVmcs, //
@@ -176,6 +177,8 @@ pub(crate) struct State {
     pub(crate) logs_writes: bool,
     /// The VM's MSR filter as this vCPU knows it, which keeps the bitmap of the VMCS.
     pub(crate) msr_filter: Option<Arc<MsrFilter>>,
+    /// The bitmap of the VMCS, if this vCPU needs one of its own.
+    pub(crate) msr_bitmap: Option<MsrBitmap>,
 }
 
 impl State {
@@ -199,7 +202,10 @@ impl State {
             cpuid: GuestCpuid::new(KVVec::new()),
             features: GuestFeatures::derive(&[], &hypervisor.model),
             cpuid_stale: true,
-            msrs: KBox::new(GuestMsrs::new(0, zeroed_features), GFP_KERNEL_ACCOUNT)?,
+            msrs: KBox::new(
+                GuestMsrs::new(hypervisor.arch_capabilities, zeroed_features),
+                GFP_KERNEL_ACCOUNT,
+            )?,
             events: Events::default(),
             debug: DebugRegisters::new(),
             guest_debug: GuestDebug::default(),
@@ -225,6 +231,7 @@ impl State {
             },
             logs_writes: false,
             msr_filter: None,
+            msr_bitmap: None,
         })
     }
 

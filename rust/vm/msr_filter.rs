@@ -2,7 +2,10 @@
 
 //! KVM_X86_SET_MSR_FILTER: which MSRs the guest may access, whatever the module could give.
 
-use crate::vmx::msr_bitmap::MsrBitmap;
+use crate::vmx::msr_bitmap::{
+    MsrBitmap,
+    Speculation, //
+};
 use kernel::prelude::*;
 
 /// MSRs of the x2APIC, which are never filtered.
@@ -67,6 +70,18 @@ impl Rules {
             .find_map(|range| range.decide(index, direction))
             .unwrap_or(self.default_allow)
     }
+
+    /// Returns the MSR bitmap of a vCPU that would have `speculation` pass.
+    fn bitmap(&self, speculation: Speculation) -> Result<MsrBitmap> {
+        MsrBitmap::filtered(speculation, |index, write| {
+            let direction = if write {
+                Direction::Write
+            } else {
+                Direction::Read
+            };
+            self.allows(index, direction)
+        })
+    }
 }
 
 /// A filter, with the MSR bitmap that makes all exit that it denies.
@@ -79,15 +94,13 @@ pub(crate) struct MsrFilter {
 impl MsrFilter {
     /// Returns the filter with these rules.
     pub(crate) fn new(rules: Rules) -> Result<Self> {
-        let bitmap = MsrBitmap::filtered(|index, write| {
-            let direction = if write {
-                Direction::Write
-            } else {
-                Direction::Read
-            };
-            rules.allows(index, direction)
-        })?;
+        let bitmap = rules.bitmap(Speculation::default())?;
         Ok(Self { rules, bitmap })
+    }
+
+    /// Returns the bitmap of a vCPU that would have `speculation` pass.
+    pub(crate) fn bitmap_with(&self, speculation: Speculation) -> Result<MsrBitmap> {
+        self.rules.bitmap(speculation)
     }
 
     /// Returns whether the guest may access the MSR.

@@ -138,15 +138,29 @@ SYM_INNER_LABEL_ALIGN(kvm_rs_vmx_exit, SYM_L_GLOBAL)
 			   X86_FEATURE_RSB_VMEXIT_LITE
 
 	/*
-	 * Guests run with the host's SPEC_CTRL. Legacy IBRS protects only what runs after it was
-	 * written in the more privileged mode, so write it though it has not changed.
+	 * Before the first RET, too: bring the host's SPEC_CTRL back, which kvm_rs_guest_enter()
+	 * exchanged for the guest's. What the guest wrote without an exit is read first.
+	 *
+	 * Legacy IBRS protects only what runs after it was written in the more privileged mode, so it
+	 * is written though it has not changed. Elsewhere, nothing may run ahead past the branch.
 	 */
-	ALTERNATIVE "jmp .Lspec_ctrl_done", "", X86_FEATURE_KERNEL_IBRS
+	ALTERNATIVE "jmp .Lspec_ctrl_done", "", X86_FEATURE_MSR_SPEC_CTRL
+	mov	(%rsp), %rdi
 	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	cmpl	$0, KVM_RS_REGS_SPEC_CTRL_DIRECT(%rdi)
+	je	.Lguest_spec_ctrl_known
+	rdmsr
+	mov	%eax, KVM_RS_REGS_SPEC_CTRL(%rdi)
+	mov	%edx, KVM_RS_REGS_SPEC_CTRL + 4(%rdi)
+.Lguest_spec_ctrl_known:
 	mov	PER_CPU_VAR(x86_spec_ctrl_current), %rdx
+	cmp	KVM_RS_REGS_SPEC_CTRL(%rdi), %rdx
+	ALTERNATIVE "je .Lhost_spec_ctrl_loaded", "", X86_FEATURE_KERNEL_IBRS
 	mov	%edx, %eax
 	shr	$32, %rdx
 	wrmsr
+.Lhost_spec_ctrl_loaded:
+	ALTERNATIVE "lfence", "", X86_FEATURE_KERNEL_IBRS
 .Lspec_ctrl_done:
 
 	CLEAR_BRANCH_HISTORY_VMEXIT

@@ -23,6 +23,8 @@
 #define KVM_RS_REGS_R14		112
 #define KVM_RS_REGS_R15		120
 #define KVM_RS_REGS_HOST_RSP	128
+#define KVM_RS_REGS_SPEC_CTRL_DIRECT 148
+#define KVM_RS_REGS_SPEC_CTRL	152
 
 #define KVM_RS_VMCS_EXIT_REASON	0x4402
 #define KVM_RS_VMCS_EXIT_INTERRUPTION_INFO 0x4404
@@ -30,18 +32,24 @@
 
 #ifndef __ASSEMBLY__
 
+#include <linux/types.h>
+
 /**
  * struct kvm_rs_guest_regs - Guest registers that VM entry and exit do not swap
  * @gpr:	RAX to R15 in the order of their encoding; RSP's place is the VMM's cache of the VMCS
  * @host_rsp:	What the VMCS's HOST_RSP was last set to
  * @cr2:	Guest CR2
  * @exit_reason: VM-exit reason of the last exit
+ * @spec_ctrl_direct: Whether the guest writes SPEC_CTRL without an exit
+ * @spec_ctrl:	Guest SPEC_CTRL
  */
 struct kvm_rs_guest_regs {
 	unsigned long gpr[16];
 	unsigned long host_rsp;
 	unsigned long cr2;
 	unsigned int exit_reason;
+	unsigned int spec_ctrl_direct;
+	u64 spec_ctrl;
 };
 
 unsigned long kvm_rs_vmx_run(struct kvm_rs_guest_regs *regs, unsigned long launched);

@@ -31,7 +31,30 @@ const DIRECT: &[u32] = &[
 /// IA32_TIME_STAMP_COUNTER: reads get the offset, writes exit.
 const TSC: u32 = 0x10;
 
-/// The page that the VMCS points to. It never changes, so all vCPUs share one.
+/// IA32_SPEC_CTRL, IA32_PRED_CMD and IA32_FLUSH_CMD.
+const SPEC_CTRL: u32 = 0x48;
+const PRED_CMD: u32 = 0x49;
+const FLUSH_CMD: u32 = 0x10b;
+
+/// MSRs that some guests access directly: those that use them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Speculation {
+    /// IA32_SPEC_CTRL, which the world switch swaps.
+    pub(crate) spec_ctrl: bool,
+    /// Writes of IA32_PRED_CMD.
+    pub(crate) pred_cmd: bool,
+    /// Writes of IA32_FLUSH_CMD.
+    pub(crate) flush_cmd: bool,
+}
+
+impl Speculation {
+    /// Returns whether it is none of them.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// The page that the VMCS points to. It never changes; vCPUs share one if they can.
 pub(crate) struct MsrBitmap(KBox<Page>);
 
 #[repr(C, align(4096))]
@@ -56,40 +79,47 @@ fn position(index: u32) -> Option<(usize, u8)> {
 impl MsrBitmap {
     /// Returns the bitmap that lets [`DIRECT`] and reads of the TSC pass.
     pub(crate) fn new() -> Result<Self> {
-        let mut page: KBox<Page> = KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?;
+        Self::filtered(Speculation::default(), |_, _| true)
+    }
+
+    /// Returns the bitmap that also lets `speculation` pass; and of all only what `allows` says, of an
+    /// MSR and of whether it is written.
+    pub(crate) fn filtered(
+        speculation: Speculation,
+        allows: impl Fn(u32, bool) -> bool,
+    ) -> Result<Self> {
+        let mut page: KBox<Page> = KBox::init(pin_init::init_zeroed(), GFP_KERNEL_ACCOUNT)?;
         page.bits.fill(0xff);
-        let mut pass = |index: u32, writes: bool| {
-            if let Some((byte, bit)) = position(index) {
-                if let Some(byte) = page.bits.get_mut(byte) {
-                    *byte &= !bit;
-                }
-                if let Some(byte) = page.bits.get_mut(byte + WRITE).filter(|_| writes) {
-                    *byte &= !bit;
+        let mut pass = |index: u32, reads: bool, writes: bool| {
+            let Some((byte, bit)) = position(index) else {
+                return;
+            };
+            for (offset, write, passes) in [(0, false, reads), (WRITE, true, writes)] {
+                if let Some(byte) = page.bits.get_mut(byte + offset) {
+                    if passes && allows(index, write) {
+                        *byte &= !bit;
+                    }
                 }
             }
         };
         for &index in DIRECT {
-            pass(index, true);
+            pass(index, true, true);
         }
-        pass(TSC, false);
+        pass(TSC, true, false);
+        pass(SPEC_CTRL, speculation.spec_ctrl, speculation.spec_ctrl);
+        pass(PRED_CMD, false, speculation.pred_cmd);
+        pass(FLUSH_CMD, false, speculation.flush_cmd);
         Ok(Self(page))
     }
 
-    /// Returns a bitmap that lets less pass: only what `allows` says, too, of an MSR and of whether it
-    /// is written.
-    pub(crate) fn filtered(allows: impl Fn(u32, bool) -> bool) -> Result<Self> {
-        let mut bitmap = Self::new()?;
-        for &index in [DIRECT, &[TSC]].into_iter().flatten() {
-            let Some((byte, bit)) = position(index) else {
-                continue;
-            };
-            for (offset, write) in [(0, false), (WRITE, true)] {
-                if let Some(byte) = bitmap.0.bits.get_mut(byte + offset) {
-                    *byte |= if allows(index, write) { 0 } else { bit };
-                }
-            }
-        }
-        Ok(bitmap)
+    /// Returns whether the guest writes IA32_SPEC_CTRL without an exit.
+    pub(crate) fn passes_spec_ctrl(&self) -> bool {
+        position(SPEC_CTRL).is_some_and(|(byte, bit)| {
+            self.0
+                .bits
+                .get(byte + WRITE)
+                .is_some_and(|byte| byte & bit == 0)
+        })
     }
 
     /// Returns the address for the VMCS.
@@ -108,5 +138,26 @@ mod tests {
         assert_eq!(position(0xc000_0100), Some((HIGH + 32, 1)));
         assert_eq!(position(0x2000), None);
         assert_eq!(position(0x4b56_4d00), None);
+    }
+
+    #[test]
+    fn speculation_passes_where_asked_and_allowed() -> Result {
+        assert!(!MsrBitmap::new()?.passes_spec_ctrl());
+        let all = Speculation {
+            spec_ctrl: true,
+            pred_cmd: true,
+            flush_cmd: true,
+        };
+        let bitmap = MsrBitmap::filtered(all, |_, _| true)?;
+        assert!(bitmap.passes_spec_ctrl());
+        // SPEC_CTRL is read and written, the commands are only written.
+        assert_eq!(bitmap.0.bits[9], 0xfe);
+        assert_eq!(bitmap.0.bits[WRITE + 9], 0xfc);
+        assert_eq!(bitmap.0.bits[0x21], 0xff);
+        assert_eq!(bitmap.0.bits[WRITE + 0x21], 0xf7);
+        let filtered = MsrBitmap::filtered(all, |index, write| index != SPEC_CTRL || !write)?;
+        assert!(!filtered.passes_spec_ctrl());
+        assert_eq!(filtered.0.bits[9], 0xfe);
+        Ok(())
     }
 }

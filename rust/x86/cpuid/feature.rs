@@ -162,7 +162,8 @@ features! {
         INVARIANT_TSC = 8,
     }
     E8Ebx {
-        WBNOINVD = 9,
+        WBNOINVD = 9, AMD_IBPB = 12, AMD_IBRS = 14, AMD_STIBP = 15, AMD_SSBD = 24,
+        AMD_SSB_NO = 26, AMD_IBPB_RET = 30,
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Supported {
     pub(crate) waitpkg: bool,
     /// IA32_SPEC_CTRL and IA32_PRED_CMD are virtualised.
     pub(crate) spec_ctrl: bool,
+    /// The features of the two in the words of AMD's leaf 0x8000_0008, EBX.
+    pub(crate) amd_speculation: u32,
     /// IA32_FLUSH_CMD is virtualised.
     pub(crate) flush_l1d: bool,
     /// IA32_ARCH_CAPABILITIES is kept.
@@ -143,6 +145,12 @@ const EMULATED: &[(Feature, Condition)] = &[
     (Feature::TSC_ADJUST, |s| s.tsc_adjust),
     (Feature::UMIP, |s| s.umip_emulated),
     (Feature::ARCH_CAPABILITIES, |s| s.arch_capabilities),
+    (Feature::AMD_IBPB, |s| s.has_amd(Feature::AMD_IBPB)),
+    (Feature::AMD_IBRS, |s| s.has_amd(Feature::AMD_IBRS)),
+    (Feature::AMD_STIBP, |s| s.has_amd(Feature::AMD_STIBP)),
+    (Feature::AMD_SSBD, |s| s.has_amd(Feature::AMD_SSBD)),
+    (Feature::AMD_SSB_NO, |s| s.has_amd(Feature::AMD_SSB_NO)),
+    (Feature::AMD_IBPB_RET, |s| s.has_amd(Feature::AMD_IBPB_RET)),
     // Shadow tables hold 1 GiB pages as smaller ones.
     (Feature::GBPAGES, |s| !s.ept),
 ];
@@ -169,6 +177,10 @@ const NEED_STATE: &[(Xcr0, &[Feature])] = &[
 ];
 
 impl Supported {
+    const fn has_amd(&self, feature: Feature) -> bool {
+        self.amd_speculation & feature.mask() != 0
+    }
+
     /// Returns the components of XCR0 that a guest may enable; 0 without XSAVE.
     #[must_use]
     pub(crate) const fn xcr0(&self) -> u64 {
