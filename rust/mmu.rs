@@ -16,6 +16,7 @@
 //! | [`shrink`] | giving tables back when the host is short of memory |
 //! | [`age`] | telling the host which pages are used |
 //! | [`dirty`] | which pages were written |
+//! | [`large`] | large pages where that is logged |
 //! | [`fault`] | from a guest's fault to a mapping |
 //! | [`invalidation`] | what a fault must check because the host changes its own tables |
 //! | [`guest_walk`], [`guest_format`] | how the guest's own tables translate |
@@ -49,6 +50,7 @@ mod fault;
 pub(crate) mod guest_format;
 pub(crate) mod guest_walk;
 mod invalidation;
+mod large;
 mod level;
 mod long_mode;
 mod memory_type;

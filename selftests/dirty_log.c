@@ -543,6 +543,45 @@ TEST_F(dirty_log, all_pages_are_all_bits)
 		EXPECT_GE(self->ring_full, 3);
 }
 
+/*
+ * Large pages are split when the log begins, or where it begins with all pages
+ * in it when they are taken out; or else each by its first write. They come
+ * back when it ends.
+ */
+TEST_F(dirty_log, large_pages_split_and_rejoin)
+{
+	static const char eager[] = "/sys/module/kvm_rs/parameters/eager_page_split";
+	bool initially_set = variant->manual & KVM_DIRTY_LOG_INITIALLY_SET;
+	unsigned int early;
+
+	if (!variant->huge || !device_is_kvm_rs())
+		return;
+	vm_load(&self->vm, CODE_GPA, one_write);
+	for (early = 0; early < 2; early++) {
+		write_file(eager, early ? "Y" : "N");
+		run_to_done(self, 0, SLOT_PAGES - 1);
+		run_to_done(self, SLOT_PAGES - 1, 0);
+		if (!early && !module_stat("ept_2m"))
+			SKIP(return, "the host gives no large pages");
+		ASSERT_EQ(module_stat("ept_2m"), 2);
+		ASSERT_EQ(set_slot(self, true), 0);
+		EXPECT_EQ(module_stat("ept_2m"), early && !initially_set ? 0 : 2);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		EXPECT_EQ(module_stat("ept_2m"), early ? 0 : 2);
+		run_to_done(self, 5, 6);
+		EXPECT_EQ(module_stat("ept_2m"), early ? 0 : 1);
+		expect_only(5);
+		run_to_done(self, 600, 7);
+		run_to_done(self, 601, 601);
+		EXPECT_EQ(module_stat("ept_2m"), 0);
+		ASSERT_EQ(take_log(self, variant->manual), 0);
+		EXPECT_EQ(count_bits(self->bitmap), 2);
+		ASSERT_EQ(set_slot(self, false), 0);
+	}
+	run_to_done(self, 0, SLOT_PAGES - 1);
+	EXPECT_EQ(module_stat("ept_2m"), 2);
+}
+
 /* The kernel writes on behalf of the guest, too. */
 TEST_F(dirty_log, writes_of_the_kernel)
 {

@@ -216,5 +216,6 @@ struct kvm_rs_parameters {
 
 extern struct kvm_rs_parameters kvm_rs_parameters;
 bool kvm_rs_wants_vmcs_dump(void);
+bool kvm_rs_eager_page_split(void);
 
 #endif

@@ -37,6 +37,20 @@ static bool dump_invalid_vmcs;
 module_param(dump_invalid_vmcs, bool, 0644);
 MODULE_PARM_DESC(dump_invalid_vmcs, "Print the VMCS when a VM entry fails");
 
+static bool eager_page_split = true;
+module_param(eager_page_split, bool, 0644);
+MODULE_PARM_DESC(eager_page_split, "Split large pages when writes begin to be logged, not at the first write");
+
+/**
+ * kvm_rs_eager_page_split() - Are large pages to be split when writes begin to be logged?
+ *
+ * Return: Whether they are; else each is split by its first write.
+ */
+bool kvm_rs_eager_page_split(void)
+{
+	return READ_ONCE(eager_page_split);
+}
+
 /**
  * kvm_rs_wants_vmcs_dump() - Asks whether to print the VMCS of an entry that failed
  *

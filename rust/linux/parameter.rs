@@ -23,3 +23,9 @@ pub(crate) fn wants_vmcs_dump() -> bool {
     // SAFETY: It has no requirements.
     unsafe { bindings::kvm_rs_wants_vmcs_dump() }
 }
+
+/// Returns whether large pages are to be split when writes begin to be logged.
+pub(crate) fn eager_page_split() -> bool {
+    // SAFETY: It has no requirements.
+    unsafe { bindings::kvm_rs_eager_page_split() }
+}

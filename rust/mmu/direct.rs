@@ -93,22 +93,25 @@ impl Mapping {
     }
 }
 
+/// The most tables of a stock.
+pub(super) const STOCK: usize = 4;
+
 /// Tables allocated before the lock is taken, for a fault that may need some.
 ///
 /// "It needs an allocation" is an [`Outcome`], answered with [`TableStock::fill`] outside the lock.
 pub(crate) struct TableStock<F: EntryFormat> {
-    tables: [Option<Table<F>>; 4],
+    tables: [Option<Table<F>>; STOCK],
 }
 
 impl<F: EntryFormat> TableStock<F> {
     /// Returns an empty stock.
     pub(crate) const fn new() -> Self {
         Self {
-            tables: [const { None }; 4],
+            tables: [const { None }; STOCK],
         }
     }
 
-    /// Fills the stock up to `n` tables (at most 4). Sleeps; fails with `ENOMEM`.
+    /// Fills the stock up to `n` tables (at most [`STOCK`]). Sleeps; fails with `ENOMEM`.
     pub(crate) fn fill(&mut self, n: usize) -> Result {
         for place in self.tables.iter_mut().take(n) {
             if place.is_none() {

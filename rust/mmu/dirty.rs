@@ -15,7 +15,8 @@
 //! they wrote until then is there when the client looks at the memory.
 //!
 //! Pages are armed and watched one by one, so a slot that logs is not mapped in larger pages. Those
-//! that it had when it began are armed as a whole, and split by the first write.
+//! that it had when it began are split before they are armed ([`super::large`]), or armed as a whole and
+//! split by the first write.
 
 use super::{
     direct::{
@@ -228,33 +229,6 @@ impl<F: EntryFormat> DirectMmu<F> {
             Err(Raced) => Outcome::Raced,
         })
     }
-
-    /// Takes out the tables of `range` in whose place `could_be_larger` expects a larger page.
-    fn zap_small(
-        &self,
-        locked: &Exclusive<'_, F>,
-        range: GfnRange,
-        could_be_larger: impl Fn(Gfn, Level) -> bool,
-    ) {
-        let mut gfn = range.start;
-        while gfn < range.end {
-            let mut walk = Walk::new(locked, gfn);
-            let mut pages = 1;
-            while let Some(step) = walk.next() {
-                let level = step.entry.level();
-                pages = level.pages();
-                if let Content::Table(table) = step.content {
-                    if could_be_larger(gfn, level) {
-                        step.entry.take_out();
-                    } else if level > Level::Page2M {
-                        walk.enter(table);
-                    }
-                }
-            }
-            let end = (gfn.value() | pages.wrapping_sub(1)).saturating_add(1);
-            gfn = Gfn::new(end);
-        }
-    }
 }
 
 /// The frames from `start` to below `end`, which have the same last table, or none.
@@ -394,6 +368,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 }
             };
             let index = start.saturating_add(done);
+            if self.memory.logging().initially_set {
+                self.split_words(&slot, index, &masks);
+            }
             let locked = self.direct.exclude();
             let (mut place, mut gfn) = (Place::nowhere(), word_gfn(&slot, index));
             for (word, mask) in log.words(index).zip(masks) {
@@ -410,6 +387,18 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         }
         owed.pay(&*self.remote);
         result
+    }
+
+    /// Splits large pages of which a page is in `masks`, the words of the slot's log from number `first` on.
+    fn split_words(&self, slot: &Slot, first: usize, masks: &[u64]) {
+        for (n, mask) in masks.iter().enumerate().filter(|(_, mask)| **mask != 0) {
+            let word = word_gfn(slot, first.saturating_add(n)).value();
+            let end = u64::from(u64::BITS - mask.leading_zeros());
+            self.split_early(GfnRange {
+                start: Gfn::new(word.wrapping_add(u64::from(mask.trailing_zeros()))),
+                end: Gfn::new(word.wrapping_add(end)),
+            });
+        }
     }
 
     /// Returns whether the guest can go on that tried to write at `gpa`, because the page was armed.
@@ -549,6 +538,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Arms all pages of the slot.
     fn start_log(&self, slot: &Slot) {
         let mut owed = RestrictionOwed::NONE;
+        self.split_early(slot.gfns());
         for range in chunks(slot.gfns()) {
             let locked = self.direct.exclude();
             self.direct.arm_range(&locked, range, self.tracking);
@@ -557,23 +547,6 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             user_page::cond_resched();
         }
         owed.pay(&*self.remote);
-    }
-
-    /// Takes small pages out where the host has larger ones, so that the next fault maps these.
-    fn rejoin(&self, slot: &Slot) {
-        for range in chunks(slot.gfns()) {
-            let locked = self.direct.exclude();
-            self.direct.zap_small(&locked, range, |gfn, level| {
-                let host = || {
-                    slot.gfn_to_hva(gfn)
-                        .map_or(1, user_page::host_mapping_level)
-                };
-                self.sizes.allow(level)
-                    && slot.fits_block(gfn, level.pages())
-                    && host() >= level.number()
-            });
-            self.direct.settle(locked, &*self.remote, true);
-        }
     }
 }
 
@@ -590,7 +563,7 @@ fn word_address(bitmap: usize, index: usize) -> usize {
 }
 
 /// Returns the pieces of `range` that are worked on under the lock at once.
-fn chunks(range: GfnRange) -> impl Iterator<Item = GfnRange> {
+pub(super) fn chunks(range: GfnRange) -> impl Iterator<Item = GfnRange> {
     let end = range.end;
     (range.start.value()..end.value())
         .step_by(CHUNK_PAGES as usize)
