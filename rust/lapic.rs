@@ -18,7 +18,8 @@
 //! is demanded wherever the guest's own accesses, the timer or the configuration come in.
 //!
 //! Nothing here calls out. A guest's access yields an [`Effect`], a delivery an [`Action`], and
-//! timers are asked for by [`ArmTimer`]; to send, kick, arm and exit is the caller's.
+//! timers are asked for by [`ArmTimer`]; to send, kick, arm and exit is the caller's. A
+//! [`DestinationMap`] tells whom a message concerns without asking each APIC.
 //!
 //! ```text
 //! guest  -- write()/msr_write() --> Effect::Ipi(m) -- receives(m), accept(m) --> Action -> kick
@@ -42,6 +43,7 @@ mod access;
 mod base;
 mod deliver;
 mod destination;
+mod map;
 mod message;
 mod page;
 mod priority;
@@ -73,6 +75,14 @@ pub(crate) use self::{
     destination::{
         lowest_priority_index,
         Sender, //
+    },
+    map::{
+        DestinationMap,
+        Found,
+        Identity,
+        Receivers,
+        MAX_APICS,
+        MIN_IDS, //
     },
     message::{
         DeliveryMode,

@@ -19,6 +19,7 @@ pub(crate) mod page;
 pub(crate) mod parameter;
 pub(crate) mod per_cpu;
 pub(crate) mod preempt;
+pub(crate) mod rcu_cell;
 pub(crate) mod rwlock;
 pub(crate) mod shrinker;
 pub(crate) mod signal_mask;

@@ -12,6 +12,7 @@
 mod base;
 mod deliver;
 mod destination;
+mod map;
 mod mmio;
 mod model;
 mod msr;
