@@ -230,8 +230,7 @@ impl Vcpu {
         )?;
         {
             let mut owned = vcpu.lock()?;
-            let lint0_open = settings.has(Quirk::Lint0Open);
-            vcpu.reset_controller(&mut owned.state, bootstrap, lint0_open);
+            vcpu.reset_controller(&mut owned.state, bootstrap, settings);
             vcpu.reset(&mut owned);
             if !bootstrap && in_kernel_apic {
                 owned.state.mp_state = MpState::Uninitialized;

@@ -6,7 +6,8 @@
 //!
 //! 1. [`Vm::config`], the mutex of what is set up before vCPUs run
 //! 2. a vCPU's mutex (`vcpu`)
-//! 3. the mutex of slot changes (`memory`); memory management's own locks
+//! 3. the mutex of slot changes (`memory`); memory management's own locks; that of the table of
+//!    destinations (`destinations`)
 //! 4. the tables' reader-writer lock, then the locks below it (`mmu`)
 //! 5. the spinlock of [`Vcpus`]
 //! 6. a vCPU's doorbell (`vcpu/request`)
@@ -17,6 +18,7 @@
 pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
+pub(crate) mod destinations;
 mod internal_memory;
 pub(crate) mod ioeventfd;
 pub(crate) mod irq;
@@ -28,6 +30,7 @@ use self::{
     bus::Bus,
     clock::Clock,
     coalesced::Coalesced,
+    destinations::Destinations,
     internal_memory::{
         InternalMemory,
         NO_TSS, //
@@ -78,6 +81,7 @@ use crate::{
     },
     vmx::capability::Capabilities, //
 };
+use core::num::NonZeroU64;
 use kernel::{
     new_mutex,
     new_spinlock,
@@ -105,6 +109,8 @@ pub(crate) const MAX_VCPU_IDS: u32 = 4096;
 pub(crate) struct Vcpus {
     #[pin]
     list: SpinLock<KVVec<Arc<Vcpu>>>,
+    #[pin]
+    destinations: Destinations,
     flushes: Atomic<u64>,
     flush_kicks: Atomic<u64>,
 }
@@ -119,12 +125,19 @@ pub(crate) struct RemoteFlushes {
 }
 
 impl Vcpus {
-    fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
+    fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
             list <- new_spinlock!(KVVec::new()),
+            destinations <- Destinations::new(),
             flushes: Atomic::new(0),
             flush_kicks: Atomic::new(0),
         })
+    }
+
+    /// Returns the table of destinations.
+    #[inline]
+    pub(crate) fn destinations(&self) -> &Destinations {
+        &self.destinations
     }
 
     /// Adds a vCPU; the caller holds the VM's configuration lock.
@@ -147,6 +160,17 @@ impl Vcpus {
             .lock()
             .push_within_capacity(vcpu)
             .map_err(|_| ENOMEM)
+    }
+
+    /// Returns all vCPUs as they are now.
+    pub(crate) fn all(&self) -> Result<KVVec<Arc<Vcpu>>> {
+        let len = self.list.lock().len();
+        let mut all = KVVec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
+        for vcpu in &*self.list.lock() {
+            // One that came meanwhile is left out; that counts as a change.
+            let _ = all.push_within_capacity(vcpu.clone());
+        }
+        Ok(all)
     }
 
     /// Removes a vCPU; returns whether it was there.
@@ -378,6 +402,7 @@ impl Vm {
         vcpu.doorbell().set(Request::Intercepts);
         vcpu.doorbell().set(Request::DirtyLogging);
         self.vcpus.push(vcpu.clone())?;
+        self.note_destination(&vcpu);
         Ok(vcpu)
     }
 
@@ -393,6 +418,7 @@ impl Vm {
         let mut config = self.config.lock();
         if self.vcpus.remove(vcpu) {
             self.remove_ring(vcpu.shared_ring());
+            self.vcpus.destinations.note_change();
             config.created = config.created.saturating_sub(1);
         }
     }
@@ -499,6 +525,49 @@ impl Vm {
         Ok(self.bus.as_ref().ok_or(ENOMEM)?)
     }
 
+    /// Turns on what KVM_CAP_X2APIC_API asks for.
+    ///
+    /// `EINVAL` for an unknown flag, for two that exclude each other, and for the suppression of EOI
+    /// broadcasts where the client does not have the I/O APIC.
+    pub(crate) fn enable_x2apic_api(&self, flags: u64) -> Result {
+        let flags = u32::try_from(flags).map_err(|_| EINVAL)?;
+        let suppress = flags & settings::X2APIC_API_SUPPRESS != 0;
+        let both = suppress && flags & settings::X2APIC_API_NO_SUPPRESS != 0;
+        if flags & !settings::X2APIC_API != 0 || both || (suppress && !self.has_split_irqchip()) {
+            return Err(EINVAL);
+        }
+        self.vcpus.destinations.enable_formats(flags);
+        self.settings.choose_suppression(flags);
+        Ok(())
+    }
+
+    /// Sets the nanoseconds of an undivided count of the local APICs' timers.
+    ///
+    /// `EINVAL` if that is 0, or so long that the longest count overflows, or after a vCPU was created;
+    /// `ENXIO` without local APICs in the kernel.
+    pub(crate) fn set_bus_cycle_ns(&self, ns: u64) -> Result {
+        /// The largest divisor.
+        const DIVISOR: u64 = 128;
+        let longest = ns.checked_mul(u64::from(u32::MAX).wrapping_mul(DIVISOR));
+        let ns = NonZeroU64::new(ns)
+            .filter(|_| longest.is_some())
+            .ok_or(EINVAL)?;
+        let config = self.config.lock();
+        if self.irqs().is_none() {
+            return Err(ENXIO);
+        }
+        if config.created > 0 {
+            return Err(EINVAL);
+        }
+        self.settings.set_bus_cycle_ns(ns);
+        Ok(())
+    }
+
+    /// Returns whether the client has the I/O APIC, and the vCPUs have local APICs in the kernel.
+    pub(crate) fn has_split_irqchip(&self) -> bool {
+        self.irqs().is_some_and(|irqs| irqs.kind() == Kind::Split)
+    }
+
     /// Returns what may change while vCPUs run.
     #[inline]
     pub(crate) fn settings(&self) -> &Settings {
@@ -516,6 +585,20 @@ impl Vm {
         if !self.settings.has(Quirk::IgnoreGuestPat) {
             self.mmu.honor_guest_pat();
         }
+    }
+
+    /// Notes that the mode or the IDs of the vCPU's local APIC have changed; the vCPU makes a new table
+    /// of destinations before it enters its guest.
+    pub(crate) fn note_destination(&self, vcpu: &Vcpu) {
+        if vcpu.controller().is_some() {
+            self.vcpus.destinations.note_change();
+            vcpu.doorbell().set(Request::Destinations);
+        }
+    }
+
+    /// Makes a new table of destinations if the old one is out of date. May sleep.
+    pub(crate) fn update_destinations(&self) {
+        self.vcpus.destinations.update(&self.vcpus);
     }
 
     /// Returns the ring of coalesced I/O.

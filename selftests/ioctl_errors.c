@@ -1115,6 +1115,65 @@ static void test_state(struct table *t)
 	}
 }
 
+/*
+ * Capabilities that a VM is given, before and after it has local APICs and a
+ * vCPU; and what is said of them.
+ */
+static void test_vm_capabilities(struct table *t)
+{
+	static const struct {
+		unsigned int cap;
+		uint64_t arg;
+	} rows[] = {
+		{ KVM_CAP_X2APIC_API, 0 },
+		{ KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS },
+		{ KVM_CAP_X2APIC_API, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK },
+		{ KVM_CAP_X2APIC_API, KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST },
+		{ KVM_CAP_X2APIC_API, KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST },
+		{ KVM_CAP_X2APIC_API, KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST |
+				      KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST },
+		{ KVM_CAP_X2APIC_API, 16 },
+		{ KVM_CAP_X2APIC_API, 1UL << 32 },
+		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 0 },
+		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 40 },
+		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1UL << 25 },
+		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1UL << 26 },
+		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL },
+	};
+	unsigned int stage, i;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	for (stage = 0; stage < 3; stage++) {
+		open_vm(t, &vm);
+		if (stage > 0) {
+			struct kvm_enable_cap split = {
+				.cap = KVM_CAP_SPLIT_IRQCHIP,
+				.args = { 24 },
+			};
+
+			xioctl(vm.fd, KVM_ENABLE_CAP, &split);
+		}
+		if (stage > 1)
+			vcpu_create(&vcpu, &vm, 0);
+		for (i = 0; i < ARRAY_SIZE(rows); i++) {
+			struct kvm_enable_cap cap = {
+				.cap = rows[i].cap,
+				.args = { rows[i].arg },
+			};
+
+			record(t, STRICT, try_ioctl(vm.fd, KVM_ENABLE_CAP, (long)&cap),
+			       "stage %u capability %u %#lx", stage, rows[i].cap, rows[i].arg);
+			record(t, STRICT, try_ioctl(vm.fd, KVM_CHECK_EXTENSION, rows[i].cap),
+			       "stage %u CHECK_EXTENSION %u after %#lx", stage, rows[i].cap,
+			       rows[i].arg);
+		}
+		if (stage > 1)
+			vcpu_destroy(&vcpu);
+		vm_destroy(&vm);
+	}
+}
+
 /* Attributes that are there and that are not, with and without room for the value. */
 static void test_attributes(struct table *t)
 {
@@ -1277,6 +1336,7 @@ static void fill_table(struct table *t, const char *path)
 	test_pointers(t);
 	test_unknown(t);
 	test_attributes(t);
+	test_vm_capabilities(t);
 	test_system(t);
 	test_files(t);
 	test_create_vcpu(t);

@@ -16,7 +16,11 @@ use crate::{
         COALESCED_PAGE, //
     },
     vm::{
-        settings::quirks,
+        settings::{
+            quirks,
+            X2APIC_API, //
+        },
+        Vm,
         MAX_VCPUS,
         MAX_VCPU_IDS, //
     },
@@ -32,6 +36,20 @@ fn xsave_size(hypervisor: &Hypervisor) -> i32 {
     let size = model.layout.standard_size(model.supported.xcr0()) as usize;
     // CAST: A few pages.
     size.max(size_of::<kvm_xsave>()) as i32
+}
+
+/// Returns what KVM_CHECK_EXTENSION answers on a VM's file.
+pub(super) fn check_of_vm(vm: &Vm, capability: usize) -> i32 {
+    let of_device = check(vm.hypervisor(), capability);
+    match u32::try_from(capability) {
+        // CAST: As KVM does, who sets more nanoseconds than fit sees their lower half.
+        Ok(KVM_CAP_X86_APIC_BUS_CYCLES_NS) => vm.settings().bus_cycle_ns().get() as i32,
+        // Only a client that has the I/O APIC can honour it.
+        Ok(KVM_CAP_X2APIC_API) if !vm.has_split_irqchip() => {
+            of_device & !(KVM_RS_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST as i32)
+        }
+        _ => of_device,
+    }
 }
 
 /// Returns what KVM_CHECK_EXTENSION answers: 0 for what is not there.
@@ -91,7 +109,9 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
+        KVM_CAP_X86_APIC_BUS_CYCLES_NS => 1,
         // CAST: A few bits, and small numbers.
+        KVM_CAP_X2APIC_API => X2APIC_API as i32,
         KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,
         KVM_CAP_TSC_CONTROL | KVM_CAP_VM_TSC_CONTROL => {
             i32::from(tsc::can_scale(&hypervisor.capabilities))

@@ -40,11 +40,15 @@ pub(super) fn signal_msi(vm: &Vm, msi: &kvm_msi) -> Result<isize> {
     if msi.flags & !KVM_MSI_VALID_DEVID != 0 {
         return Err(EINVAL);
     }
-    let delivered = irqs.send(&Msi {
+    let msi = Msi {
         address_low: msi.address_lo,
         address_high: msi.address_hi,
         data: msi.data,
-    });
+    };
+    if !irqs.is_valid(&msi) {
+        return Err(EINVAL);
+    }
+    let delivered = irqs.send(&msi);
     Ok(delivered.ok_or(EPERM)? as isize)
 }
 
@@ -61,7 +65,11 @@ pub(super) fn set_routing(vm: &Vm, argument: usize) -> Result<isize> {
     let entries = uaccess::read_list::<RoutingEntry>(list, count as usize)?;
     let mut routes = KVVec::with_capacity(entries.len(), GFP_KERNEL_ACCOUNT)?;
     for entry in &entries {
-        routes.push(route(irqs.kind(), entry)?, GFP_KERNEL_ACCOUNT)?;
+        let route = route(irqs.kind(), entry)?;
+        if matches!(&route.target, Target::Msi(msi) if !irqs.is_valid(msi)) {
+            return Err(EINVAL);
+        }
+        routes.push(route, GFP_KERNEL_ACCOUNT)?;
     }
     irqs.set_routes(Routes::new(&routes)?);
     Ok(0)

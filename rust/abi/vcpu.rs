@@ -208,7 +208,7 @@ fn dispatch(
         KVM_RS_IOCTL_NMI => vcpu.send_nmi(),
         KVM_RS_IOCTL_SET_SIGNAL_MASK => set_signal_mask(owned, argument)?,
         KVM_RS_IOCTL_GET_LAPIC => {
-            let area = vcpu.get_lapic(&owned.state)?;
+            let area = vcpu.get_lapic(vm, &owned.state)?;
             command!(KVM_RS_IOCTL_GET_LAPIC: [u8; 1024]).write(argument, &area)?;
         }
         KVM_RS_IOCTL_SET_LAPIC => {
@@ -216,7 +216,7 @@ fn dispatch(
                 return Err(EINVAL);
             }
             let area = command!(KVM_RS_IOCTL_SET_LAPIC: [u8; 1024]).read(argument)?;
-            vcpu.set_lapic(&mut owned.state, &area)?;
+            vcpu.set_lapic(vm, &mut owned.state, &area)?;
         }
         KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(owned.state.tsc.khz as isize),
         KVM_RS_IOCTL_SET_TSC_KHZ => {
@@ -236,10 +236,11 @@ fn dispatch(
             let cap = command!(KVM_RS_IOCTL_X86_SETUP_MCE: u64).read(argument)?;
             let machine_check = owned.state.msrs.machine_check_mut();
             machine_check.set_up(cap).map_err(|_| EINVAL)?;
+            vcpu.follow_machine_check(&mut owned.state);
         }
         KVM_RS_IOCTL_X86_SET_MCE => {
             let mce = command!(KVM_RS_IOCTL_X86_SET_MCE: kvm_x86_mce).read(argument)?;
-            owned.inject_machine_check(mce.bank, &convert::from_mce(&mce))?;
+            owned.inject_machine_check(vcpu, mce.bank, &convert::from_mce(&mce))?;
         }
         KVM_RS_IOCTL_TRANSLATE => {
             let mut translation =

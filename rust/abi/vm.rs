@@ -63,9 +63,7 @@ impl FileObject for VmFile {
     fn ioctl(vm: ArcBorrow<'_, Vm>, command: u32, argument: usize) -> Result<isize> {
         vm.check_owner()?;
         match command {
-            KVM_RS_IOCTL_CHECK_EXTENSION => {
-                Ok(capability::check(vm.hypervisor(), argument) as isize)
-            }
+            KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check_of_vm(&vm, argument) as isize),
             KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
             KVM_RS_IOCTL_SET_USER_MEMORY_REGION => set_region(
                 &vm,
@@ -298,6 +296,8 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         KVM_CAP_DISABLE_QUIRKS | KVM_CAP_DISABLE_QUIRKS2 => {
             vm.disable_quirks(argument as u32);
         }
+        KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
+        KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
         KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),
         KVM_CAP_X86_USER_SPACE_MSR => {
             const VALID: u32 = KVM_MSR_EXIT_REASON_INVAL

@@ -42,7 +42,10 @@ use crate::{
     },
     linux::timer::HostTimer,
     vm::{
-        settings::Quirk,
+        settings::{
+            Quirk,
+            Settings, //
+        },
         Vm, //
     },
     x86::{
@@ -116,28 +119,46 @@ pub(crate) struct Signals {
 impl Vcpu {
     /// Brings the local APIC, or what there is of it, to its state after power-up.
     ///
-    /// `bootstrap` tells whether the vCPU is the one that boots, and `lint0_open` whether LINT0 of that
-    /// one is open. INIT resets less, see [`Vcpu::accept_init_and_startup`].
-    pub(crate) fn reset_controller(&self, state: &mut State, bootstrap: bool, lint0_open: bool) {
+    /// `bootstrap` tells whether the vCPU is the one that boots. INIT resets less, see
+    /// [`Vcpu::accept_init_and_startup`].
+    pub(crate) fn reset_controller(&self, state: &mut State, bootstrap: bool, settings: &Settings) {
         let Some(controller) = self.controller() else {
             state.apic_base = lapic::base_after_reset(bootstrap);
             return;
         };
         let config = Config {
             bootstrap,
-            lint0_open,
+            lint0_open: settings.has(Quirk::Lint0Open),
+            bus_cycle_ns: settings.bus_cycle_ns(),
             ..Config::default()
         };
-        let mut owned = lapic::Owned::new(follow(config, &state.features));
+        let mut owned = lapic::Owned::new(follow(config, &state.features, settings));
         controller.lapic.reset(&mut owned, Reset::PowerUp);
         controller.timer.cancel();
         state.lapic = Some(owned);
     }
 
     /// Tells the local APIC what the guest's new CPUID, with these `features`, lets it have.
-    pub(crate) fn configure_controller(&self, state: &mut State, features: &GuestFeatures) {
+    pub(crate) fn configure_controller(
+        &self,
+        state: &mut State,
+        features: &GuestFeatures,
+        settings: &Settings,
+    ) {
         if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
-            let config = follow(*owned.config(), features);
+            let config = follow(*owned.config(), features, settings);
+            controller.lapic.configure(owned, config);
+        }
+    }
+
+    /// Gives the local APIC an entry for corrected machine checks if the guest's MCG_CAP tells of it.
+    pub(crate) fn follow_machine_check(&self, state: &mut State) {
+        let cmci = state.msrs.machine_check_mut().has_interrupts();
+        if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
+            let config = Config {
+                cmci,
+                ..*owned.config()
+            };
             controller.lapic.configure(owned, config);
         }
     }
@@ -240,9 +261,10 @@ impl Vcpu {
     }
 }
 
-/// Returns `config` with what CPUID has a say in.
-fn follow(config: Config, features: &GuestFeatures) -> Config {
+/// Returns `config` with what CPUID and the client have a say in.
+fn follow(config: Config, features: &GuestFeatures, settings: &Settings) -> Config {
     Config {
+        directed_eoi: settings.directed_eoi().unwrap_or(config.directed_eoi),
         x2apic: features.has(Feature::X2APIC),
         tsc_deadline: features.has(Feature::TSC_DEADLINE),
         physical_bits: features.physical_bits,

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     bindings,
+    lapic::Lvt,
     linux::speculation::{
         self,
         Command, //
@@ -233,7 +234,7 @@ impl State {
             }
             msr_index::APIC_BASE => {
                 return vcpu
-                    .set_apic_base(self, value, from_user)
+                    .set_apic_base(vm, self, value, from_user)
                     .map_err(MsrError::from)
             }
             index if X2APIC.contains(&index) => {
@@ -498,7 +499,12 @@ impl Owned {
 
     /// Reports a machine check that the client makes up; `EINVAL` if there is no such bank or the
     /// status is not valid.
-    pub(crate) fn inject_machine_check(&mut self, bank: u8, error: &Reported) -> Result {
+    pub(crate) fn inject_machine_check(
+        &mut self,
+        vcpu: &Vcpu,
+        bank: u8,
+        error: &Reported,
+    ) -> Result {
         self.with_vmcs(|vmcs, state| {
             let enabled = state.cr4(vmcs).contains(Cr4::MCE);
             let effect = state.msrs.machine_check_mut().report(bank, error, enabled);
@@ -510,6 +516,7 @@ impl Owned {
                     payload: None,
                 }),
                 Effect::Shutdown => state.events.triple_fault = true,
+                Effect::Interrupt => vcpu.signal(Lvt::Cmci),
             }
             Ok(())
         })

@@ -174,7 +174,7 @@ impl Owned {
         if !sregs::is_valid(&special, &self.state.features) {
             return Err(EINVAL);
         }
-        vcpu.set_apic_base(&mut self.state, registers.apic_base, true)
+        vcpu.set_apic_base(vm, &mut self.state, registers.apic_base, true)
             .map_err(|_| EINVAL)?;
 
         let paging = Paging::of(registers.cr0, registers.cr4, registers.efer);
@@ -232,7 +232,7 @@ impl Owned {
         self.with_vmcs(|vmcs, state| {
             let cr4 = state.cr4(vmcs);
             state.features = features;
-            vcpu.configure_controller(state, &features);
+            vcpu.configure_controller(state, &features, vm.settings());
             state.set_masks(vmcs);
             state.load_cr4(vmcs, cr4);
             reset::set_secondary(hypervisor, vmcs, state, has_vpid);

@@ -51,6 +51,8 @@ pub(crate) enum Request {
     DirtyLogging,
     /// The ring of written pages may have to be emptied by the client first.
     DirtyRing,
+    /// The VM's table of destinations is out of date.
+    Destinations,
 }
 
 impl Request {
@@ -95,17 +97,28 @@ impl Doorbell {
     }
 
     /// Sets a request without kicking the vCPU; orders it before what follows.
-    pub(crate) fn set(&self, request: Request) {
+    ///
+    /// Returns whether it was not set before.
+    #[inline]
+    pub(crate) fn set(&self, request: Request) -> bool {
         let mut old = self.requests.load(Relaxed);
         while let Err(now) = self.requests.cmpxchg(old, old | request.bit(), Full) {
             old = now;
         }
+        old & request.bit() == 0
     }
 
     /// Sets a request and makes the vCPU look at it soon, in its guest or halted. Any context.
+    ///
+    /// Who finds it set leaves the rest to who set it: it rings too, or is the vCPU's own thread,
+    /// which looks before it enters its guest or sleeps.
+    #[inline]
     pub(crate) fn ring(&self, request: Request) {
-        self.set(request);
+        // Others rely on the kick once they see the request.
         let _preempt = PreemptGuard::new();
+        if !self.set(request) {
+            return;
+        }
         if let Some(cpu) = self.guest_cpu() {
             send_reschedule(cpu);
         } else {

@@ -143,6 +143,7 @@ impl Vcpu {
     pub(crate) fn apply_signals(&self, vm: &Vm, owned: &mut Owned) {
         let signals = self.accept_init_and_startup(vm, &mut owned.state);
         if signals.init {
+            vm.note_destination(self);
             self.reset(owned);
             owned.state.mp_state = if self.is_bootstrap() {
                 MpState::Runnable

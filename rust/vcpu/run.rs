@@ -209,6 +209,9 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::Clock) {
         owned.update_pv(vm);
     }
+    if taken.has(Request::Destinations) {
+        vm.update_destinations();
+    }
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
         vcpu.count_event(Event::TlbFlush);

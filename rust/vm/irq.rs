@@ -149,14 +149,26 @@ impl Irqs {
         match routes.of(gsi) {
             [] => Some(None),
             [Target::Msi(_)] if !up => Some(None),
-            [Target::Msi(msi)] => try_deliver(&self.vcpus, &message(msi), true),
+            [Target::Msi(msi)] => try_deliver(&self.vcpus, &self.message(msi)),
             _ => None,
         }
     }
 
     /// Sends a message, and returns how many vCPUs accepted it.
     pub(crate) fn send(&self, msi: &Msi) -> Delivered {
-        deliver(&self.vcpus, &message(msi), true)
+        deliver(&self.vcpus, &self.message(msi))
+    }
+
+    /// Returns whether a message can be sent: as the VM's client writes them, the lowest eight bits of
+    /// the upper half of the address mean nothing or must be 0.
+    pub(crate) fn is_valid(&self, msi: &Msi) -> bool {
+        !self.vcpus.destinations().are_wide() || msi.address_high & 0xff == 0
+    }
+
+    /// Returns the message that a device's write is.
+    fn message(&self, msi: &Msi) -> Message {
+        let wide = self.vcpus.destinations().are_wide();
+        Message::from_msi(msi.address_low, msi.address_high, msi.data, wide)
     }
 
     /// Has `user` told of what becomes of the line `gsi`. Sleeps.
@@ -192,11 +204,6 @@ impl Irqs {
         drop(self.users.replace(KBox::new(users, GFP_KERNEL_ACCOUNT)?));
         Ok(())
     }
-}
-
-/// Returns the message that a device's write is.
-fn message(msi: &Msi) -> Message {
-    Message::from_msi(msi.address_low, msi.address_high, msi.data, false)
 }
 
 /// Adds up what the targets of a line say: one that was ignored does not count beside another.

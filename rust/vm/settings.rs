@@ -2,8 +2,15 @@
 
 //! What a client may change of a VM while its vCPUs run.
 
-use super::msr_filter::MsrFilter;
-use crate::bindings;
+use super::{
+    destinations,
+    msr_filter::MsrFilter, //
+};
+use crate::{
+    bindings,
+    lapic::DirectedEoi, //
+};
+use core::num::NonZeroU64;
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -79,6 +86,18 @@ pub(crate) const fn quirks(self_snoop: bool) -> u32 {
     }
 }
 
+// CAST: The flags of KVM_CAP_X2APIC_API are the lowest four bits.
+pub(super) const X2APIC_API_SUPPRESS: u32 =
+    bindings::KVM_RS_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST as u32;
+pub(super) const X2APIC_API_NO_SUPPRESS: u32 =
+    bindings::KVM_RS_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST as u32;
+
+/// The two flags that are about the suppression of EOI broadcasts.
+const SUPPRESSION: u32 = X2APIC_API_SUPPRESS | X2APIC_API_NO_SUPPRESS;
+
+/// The flags of KVM_CAP_X2APIC_API.
+pub(crate) const X2APIC_API: u32 = destinations::FORMATS | SUPPRESSION;
+
 /// What a client may change of a VM while its vCPUs run.
 #[pin_data]
 pub(crate) struct Settings {
@@ -86,6 +105,10 @@ pub(crate) struct Settings {
     /// Failed accesses to MSRs that go to the client, by KVM_MSR_EXIT_REASON_*.
     user_msr_reasons: Atomic<u32>,
     platform_info_hidden: Atomic<u32>,
+    /// What the client chose of the suppression of EOI broadcasts, as flags of KVM_CAP_X2APIC_API.
+    suppression: Atomic<u32>,
+    /// Nanoseconds of an undivided count of the local APICs' timers; not 0.
+    bus_cycle_ns: Atomic<u64>,
     #[pin]
     msr_filter: SpinLock<Option<Arc<MsrFilter>>>,
 }
@@ -97,6 +120,8 @@ impl Settings {
             disabled_quirks: Atomic::new(0),
             user_msr_reasons: Atomic::new(0),
             platform_info_hidden: Atomic::new(0),
+            suppression: Atomic::new(0),
+            bus_cycle_ns: Atomic::new(1),
             msr_filter <- new_spinlock!(None),
         })
     }
@@ -133,6 +158,32 @@ impl Settings {
     pub(crate) fn set_platform_info_readable(&self, readable: bool) {
         self.platform_info_hidden
             .store(u32::from(!readable), Relaxed);
+    }
+
+    /// Takes what KVM_CAP_X2APIC_API says of the suppression of EOI broadcasts, if it says something.
+    pub(super) fn choose_suppression(&self, flags: u32) {
+        if flags & SUPPRESSION != 0 {
+            self.suppression.store(flags & SUPPRESSION, Relaxed);
+        }
+    }
+
+    /// Returns what the client chose of the suppression of EOI broadcasts, if it did.
+    pub(crate) fn directed_eoi(&self) -> Option<DirectedEoi> {
+        match self.suppression.load(Relaxed) {
+            X2APIC_API_SUPPRESS => Some(DirectedEoi::Honoured),
+            X2APIC_API_NO_SUPPRESS => Some(DirectedEoi::Hidden),
+            _ => None,
+        }
+    }
+
+    /// Returns the nanoseconds of an undivided count of the local APICs' timers.
+    pub(crate) fn bus_cycle_ns(&self) -> NonZeroU64 {
+        NonZeroU64::new(self.bus_cycle_ns.load(Relaxed)).unwrap_or(NonZeroU64::MIN)
+    }
+
+    /// Sets the nanoseconds of an undivided count of the local APICs' timers, for new vCPUs.
+    pub(super) fn set_bus_cycle_ns(&self, ns: NonZeroU64) {
+        self.bus_cycle_ns.store(ns.get(), Relaxed);
     }
 
     /// Returns the MSR filter.

@@ -32,9 +32,6 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Whether the client asked for 32-bit IDs (KVM_X2APIC_API_USE_32BIT_IDS, which is not offered).
-const WIDE_IDS: bool = false;
-
 impl InterruptController {
     /// Returns the offset of `gpa` in the page at which the registers lie in xAPIC mode.
     fn offset_of(&self, gpa: Gpa) -> Option<u16> {
@@ -61,6 +58,7 @@ impl Vcpu {
     /// disabling the APIC, nor enter it from there.
     pub(crate) fn set_apic_base(
         &self,
+        vm: &Vm,
         state: &mut State,
         value: u64,
         from_user: bool,
@@ -77,6 +75,9 @@ impl Vcpu {
             .inspect(|_| state.apic_base = value),
         };
         let change = change.map_err(|lapic::GeneralProtection| GpFault)?;
+        if change.mode_changed() {
+            vm.note_destination(self);
+        }
         // CPUID shows whether there is an APIC.
         if (change.from == Mode::Disabled) != (change.to == Mode::Disabled) {
             state.cpuid_stale = true;
@@ -197,24 +198,26 @@ impl Vcpu {
     }
 
     /// Returns the APIC's registers, as KVM_GET_LAPIC does; `EINVAL` without one.
-    pub(crate) fn get_lapic(&self, state: &State) -> Result<SaveArea> {
+    pub(crate) fn get_lapic(&self, vm: &Vm, state: &State) -> Result<SaveArea> {
         let controller = self.controller().ok_or(EINVAL)?;
         let owned = state.lapic.as_ref().ok_or(EINVAL)?;
         let mut area = [0; SAVE_SIZE];
+        let wide = vm.vcpus().destinations().are_wide();
         controller
             .lapic()
-            .get_lapic(owned, WIDE_IDS, now_ns(), &mut area);
+            .get_lapic(owned, wide, now_ns(), &mut area);
         Ok(area)
     }
 
     /// Takes the APIC's registers from `area`, as KVM_SET_LAPIC does; `EINVAL` without one.
-    pub(crate) fn set_lapic(&self, state: &mut State, area: &SaveArea) -> Result {
+    pub(crate) fn set_lapic(&self, vm: &Vm, state: &mut State, area: &SaveArea) -> Result {
         let controller = self.controller().ok_or(EINVAL)?;
         let owned = state.lapic.as_mut().ok_or(EINVAL)?;
         let wanted = controller
             .lapic()
-            .set_lapic(owned, WIDE_IDS, now_ns(), area)
+            .set_lapic(owned, vm.vcpus().destinations().are_wide(), now_ns(), area)
             .map_err(|lapic::IdMismatch| EINVAL)?;
+        vm.note_destination(self);
         controller.arm(owned, state.tsc, wanted);
         self.doorbell().set(Request::Event);
         Ok(())

@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Messages from vCPUs and devices to vCPUs.
+//!
+//! The VM's table of destinations tells whom a message concerns. Where it cannot, as for broadcasts,
+//! the message is shown to each vCPU.
 
 use crate::{
     lapic::{
         lowest_priority_index,
         Action,
         Effect,
+        Lvt,
         Message,
-        Sender, //
+        Sender,
+        Shorthand, //
     },
+    linux::preempt::PreemptGuard,
     vcpu::{
         request::Request,
         state::State,
         Vcpu, //
     },
     vm::{
+        destinations::Concerned,
         Vcpus,
         Vm, //
     }, //
@@ -44,41 +51,97 @@ impl Source<'_> {
             Self::Device { broadcast_quirk } => Sender::Device { broadcast_quirk },
         }
     }
+
+    /// Returns whether the message is shown to the vCPU that sent it.
+    fn is(self, receiver: &Vcpu) -> bool {
+        matches!(self, Self::Vcpu(sender) if ptr::eq(sender, receiver))
+    }
 }
 
 /// Delivers a device's message, and returns how many vCPUs accepted it; `None` if there is nobody yet.
 ///
-/// `broadcast_quirk` tells that 0xff is everyone, see [`Sender::Device`]. Any thread.
-pub(crate) fn deliver(vcpus: &Vcpus, message: &Message, broadcast_quirk: bool) -> Option<usize> {
-    vcpus.with_list(|list| send_from_device(list, message, broadcast_quirk))
+/// Any thread.
+pub(crate) fn deliver(vcpus: &Vcpus, message: &Message) -> Option<usize> {
+    let source = device(vcpus);
+    match send_by_table(vcpus, message, source) {
+        Some(accepted) => accepted.or(Some(0)),
+        None => vcpus.with_list(|list| send_from_device(list, message, source)),
+    }
 }
 
 /// As [`deliver`], but in any context save an NMI; `None` if that would have to wait.
-pub(crate) fn try_deliver(
-    vcpus: &Vcpus,
-    message: &Message,
-    broadcast_quirk: bool,
-) -> Option<Option<usize>> {
-    vcpus.try_with_list(|list| send_from_device(list, message, broadcast_quirk))
+pub(crate) fn try_deliver(vcpus: &Vcpus, message: &Message) -> Option<Option<usize>> {
+    let source = device(vcpus);
+    match send_by_table(vcpus, message, source) {
+        Some(accepted) => Some(accepted.or(Some(0))),
+        None => vcpus.try_with_list(|list| send_from_device(list, message, source)),
+    }
+}
+
+/// Returns the source of a device's message.
+fn device(vcpus: &Vcpus) -> Source<'static> {
+    Source::Device {
+        broadcast_quirk: vcpus.destinations().has_broadcast_quirk(),
+    }
+}
+
+/// Delivers a vCPU's message.
+fn send(vcpus: &Vcpus, message: &Message, sender: &Vcpu) {
+    if message.shorthand == Shorthand::Myself {
+        sender.accept(message, true);
+        return;
+    }
+    let source = Source::Vcpu(sender);
+    if send_by_table(vcpus, message, source).is_none() {
+        vcpus.with_list(|list| send_to_each(list, message, source));
+    }
+}
+
+/// Delivers a message to those that the table names; `None` if it cannot tell.
+///
+/// If it can, returns how many vCPUs accepted the message, or `None` if it is for none.
+#[inline]
+fn send_by_table(vcpus: &Vcpus, message: &Message, source: Source<'_>) -> Option<Option<usize>> {
+    let broadcast_quirk = matches!(
+        source,
+        Source::Device {
+            broadcast_quirk: true
+        }
+    );
+    vcpus
+        .destinations()
+        .find(message, broadcast_quirk, |concerned| {
+            send_to(concerned, message, source)
+        })
+}
+
+/// Delivers a message to those of the table, or to one of them.
+fn send_to(concerned: &Concerned<'_>, message: &Message, source: Source<'_>) -> Option<usize> {
+    let accept = |vcpu: &Vcpu| usize::from(vcpu.accept(message, source.is(vcpu)));
+    if message.is_for_one() {
+        let candidates = || concerned.iter().filter(|vcpu| is_software_enabled(vcpu));
+        let index = lowest_priority_index(message.vector, candidates().count())?;
+        return candidates().nth(index).map(accept);
+    }
+    let mut receivers = concerned.iter().map(accept);
+    let first = receivers.next()?;
+    Some(receivers.fold(first, usize::saturating_add))
 }
 
 /// See [`deliver`].
-fn send_from_device(
-    vcpus: &[Arc<Vcpu>],
-    message: &Message,
-    broadcast_quirk: bool,
-) -> Option<usize> {
+fn send_from_device(vcpus: &[Arc<Vcpu>], message: &Message, source: Source<'_>) -> Option<usize> {
     let is_present = |vcpu: &Arc<Vcpu>| {
         vcpu.controller()
             .is_some_and(|controller| controller.lapic().is_enabled())
     };
-    send(vcpus, message, Source::Device { broadcast_quirk })
+    send_to_each(vcpus, message, source)
         // One that misses everybody is held back, in KVM's words, by those who are there.
         .or_else(|| vcpus.iter().any(is_present).then_some(0))
 }
 
-/// Delivers a message, and returns how many vCPUs accepted it; `None` if it is for none.
-fn send(vcpus: &[Arc<Vcpu>], message: &Message, source: Source<'_>) -> Option<usize> {
+/// Delivers a message by showing it to each vCPU.
+#[cold]
+fn send_to_each(vcpus: &[Arc<Vcpu>], message: &Message, source: Source<'_>) -> Option<usize> {
     let chosen = if message.is_for_one() {
         let candidates = vcpus
             .iter()
@@ -103,8 +166,7 @@ fn send(vcpus: &[Arc<Vcpu>], message: &Message, source: Source<'_>) -> Option<us
         };
         if receives {
             receivers = receivers.saturating_add(1);
-            let own = source.seen_from(vcpu) == Sender::Myself;
-            accepted = accepted.saturating_add(usize::from(vcpu.accept(message, own)));
+            accepted = accepted.saturating_add(usize::from(vcpu.accept(message, source.is(vcpu))));
         }
     }
     (receivers != 0).then_some(accepted)
@@ -116,12 +178,15 @@ fn concerns(vcpu: &Vcpu, message: &Message, source: Source<'_>) -> bool {
         .is_some_and(|controller| controller.lapic().receives(message, source.seen_from(vcpu)))
 }
 
+/// Returns whether software enabled the vCPU's local APIC.
+fn is_software_enabled(vcpu: &Vcpu) -> bool {
+    vcpu.controller()
+        .is_some_and(|controller| controller.lapic().is_software_enabled())
+}
+
 /// Returns whether the vCPU may be chosen for a message that only one gets.
 fn is_candidate(vcpu: &Vcpu, message: &Message, source: Source<'_>) -> bool {
-    concerns(vcpu, message, source)
-        && vcpu
-            .controller()
-            .is_some_and(|controller| controller.lapic().is_software_enabled())
+    concerns(vcpu, message, source) && is_software_enabled(vcpu)
 }
 
 impl Vcpu {
@@ -132,7 +197,23 @@ impl Vcpu {
         let Some(controller) = self.controller() else {
             return false;
         };
-        match controller.lapic().accept(message) {
+        // Who sends the same vector meanwhile leaves the kick to this thread.
+        let _preempt = PreemptGuard::new();
+        self.act(controller.lapic().accept(message), own)
+    }
+
+    /// Signals an entry of the local vector table.
+    pub(crate) fn signal(&self, entry: Lvt) {
+        if let Some(controller) = self.controller() {
+            let _preempt = PreemptGuard::new();
+            self.act(controller.lapic().deliver_local(entry), false);
+        }
+    }
+
+    /// Does what a delivery asks for, and returns whether there was one.
+    #[inline]
+    fn act(&self, action: Action, own: bool) -> bool {
+        match action {
             // There is no system-management mode.
             Action::Discarded | Action::Smi => return false,
             Action::Requested { new } if own || !new => {}
@@ -149,13 +230,11 @@ impl Vcpu {
         match effect {
             // This thread looks before the next VM entry anyway.
             Effect::None | Effect::Recheck => {}
-            // Destinations are looked up in the APICs themselves, so nothing is stale.
-            Effect::Identity => {}
+            Effect::Identity => vm.note_destination(self),
             // The client's I/O APIC would want to know; no route tells yet which vectors are its.
             Effect::Eoi { .. } => {}
             Effect::Ipi(message) => {
-                vm.vcpus()
-                    .with_list(|list| send(list, &message, Source::Vcpu(self)));
+                send(vm.vcpus(), &message, self);
             }
             Effect::Timer(wanted) => {
                 if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {

@@ -32,7 +32,7 @@ const EXT_CTL_LMCE: u64 = 1 << 0;
 
 /// Bits of MCG_CAP that user space may choose, besides the number of banks (bits 7:0) and the
 /// number of extended state registers (bits 23:16).
-pub(crate) const SUPPORTED_MCG_CAP: u64 = CAP_CTL | CAP_SER | CAP_LMCE;
+pub(crate) const SUPPORTED_MCG_CAP: u64 = CAP_CTL | CAP_CMCI | CAP_SER | CAP_LMCE;
 
 /// Registers of one bank, in the order of their numbers.
 const CTL: u32 = 0;
@@ -56,6 +56,8 @@ const STATUS_ACTION_REQUIRED: u64 = 1 << 55;
 const STATUS_VALID: u64 = 1 << 63;
 const STATUS_OVERFLOW: u64 = 1 << 62;
 const STATUS_UNCORRECTED: u64 = 1 << 61;
+/// Control of a bank's interrupts: they are enabled.
+const CTL2_ENABLED: u64 = 1 << 30;
 /// MCG_STATUS: a machine check is in progress.
 const GLOBAL_IN_PROGRESS: u64 = 1 << 2;
 
@@ -81,6 +83,8 @@ pub(crate) enum Effect {
     Exception,
     /// A shutdown: it cannot take #MC now.
     Shutdown,
+    /// The interrupt of the local APIC's entry for corrected errors.
+    Interrupt,
 }
 
 /// The machine-check registers of one vCPU.
@@ -128,7 +132,17 @@ impl MachineCheck {
         for (ctl, _) in controls.zip(0..banks) {
             *ctl = u64::MAX;
         }
+        if self.has_interrupts() {
+            for (ctl2, _) in self.ctl2.iter_mut().zip(0..banks) {
+                *ctl2 = 0;
+            }
+        }
         Ok(())
+    }
+
+    /// Returns whether the vCPU has interrupts for corrected errors.
+    pub(crate) const fn has_interrupts(&self) -> bool {
+        self.cap & CAP_CMCI != 0
     }
 
     /// Reports an error to a bank: KVM_X86_SET_MCE. `enabled` is CR4.MCE.
@@ -156,7 +170,16 @@ impl MachineCheck {
         let uncorrected = new & STATUS_UNCORRECTED != 0;
         let needs_action = STATUS_CONTEXT_CORRUPT | STATUS_SIGNALLED | STATUS_ACTION_REQUIRED;
         let no_action = error.global_status == 0 && new & needs_action == 0 && uncorrected;
-        let mut effect = Effect::None;
+        let interrupts = self.cap & CAP_CMCI != 0
+            && self
+                .ctl2
+                .get(usize::from(bank))
+                .is_some_and(|ctl2| ctl2 & CTL2_ENABLED != 0);
+        let mut effect = if no_action && interrupts {
+            Effect::Interrupt
+        } else {
+            Effect::None
+        };
         if uncorrected && !no_action {
             let all = self.cap & CAP_CTL == 0 || self.ctl == u64::MAX;
             if !all || *ctl != u64::MAX {
@@ -253,7 +276,7 @@ impl MachineCheck {
             }
             _ => {
                 /// Interrupt enable and threshold.
-                const WRITABLE: u64 = (1 << 30) | 0x7fff;
+                const WRITABLE: u64 = CTL2_ENABLED | 0x7fff;
                 let slot = self.ctl2_slot(index)?;
                 check(self.cap & CAP_CMCI != 0 || (from_user && value == 0))?;
                 check(value & !WRITABLE == 0)?;
