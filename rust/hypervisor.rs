@@ -116,6 +116,7 @@ impl Hypervisor {
                 vpid: wanted.vpid,
                 ept_ad: wanted.eptad,
                 pml: wanted.pml,
+                flexpriority: wanted.flexpriority,
             })
         }
         .map_err(|refusal| refuse(&refusal))?;
@@ -128,7 +129,7 @@ impl Hypervisor {
         parameter::report(&Parameters {
             ept: capabilities.ept(),
             vpid: capabilities.vpid(),
-            flexpriority: false,
+            flexpriority: capabilities.flexpriority(),
             unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),
             pml: capabilities.pml(),
@@ -190,8 +191,9 @@ impl Hypervisor {
             );
         }
         pr_info!(
-            "unrestricted guest {}, FlexPriority off, PML {}\n",
+            "unrestricted guest {}, FlexPriority {}, PML {}\n",
             on(self.capabilities.unrestricted_guest()),
+            on(self.capabilities.flexpriority()),
             on(self.capabilities.pml()),
         );
     }

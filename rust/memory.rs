@@ -33,6 +33,7 @@ pub(crate) use region::{
     Change,
     Owner,
     Region,
+    APIC_ACCESS_SLOT,
     USER_SLOTS, //
 };
 pub(crate) use ring::{

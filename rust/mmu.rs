@@ -12,6 +12,7 @@
 //! | [`memory_type`] | how a page is cached |
 //! | [`table`], [`walk`] | table pages, and the way through them |
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
+//! | [`apic_access`] | the page that stands for the registers of local APICs |
 //! | [`mmio`] | remembering where there is no memory |
 //! | [`shrink`] | giving tables back when the host is short of memory |
 //! | [`age`] | telling the host which pages are used |
@@ -42,6 +43,7 @@
 //! Nothing that sleeps, and no user memory, under 2 and 3. Neither is ever taken with interrupts off.
 
 mod age;
+mod apic_access;
 mod direct;
 mod dirty;
 mod entry;
@@ -63,6 +65,10 @@ mod tlb;
 mod walk;
 mod zap;
 
+pub(crate) use apic_access::{
+    ApicAccessPage,
+    APIC_ACCESS, //
+};
 pub(crate) use fault::{
     FaultAccess,
     Resolved, //
@@ -92,6 +98,7 @@ use crate::{
     }, //
 };
 use age::Age;
+use apic_access::Inhibits;
 use direct::DirectMmu;
 use dirty::Tracking;
 use entry::EntryFormat;
@@ -219,6 +226,7 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     direct: DirectMmu<F>,
     #[pin]
     invalidation: Invalidation,
+    inhibits: Inhibits,
     sizes: Sizes,
     honor_guest_pat: Atomic<bool>,
     tracking: Tracking,
@@ -326,6 +334,16 @@ impl<R: RemoteFlush> Mmu<R> {
         Ok(size.wrapping_sub(gpa.value() & size.wrapping_sub(1)))
     }
 
+    /// Returns where the APIC-access page is, for the VMCS of the calling vCPU.
+    pub(crate) fn apic_access_page(&self) -> ApicAccessPage {
+        with_core!(self, core => core.apic_access_page())
+    }
+
+    /// Adds a reason not to use the APIC-access page, or takes one away.
+    pub(crate) fn inhibit_apic_access(&self, add: bool) {
+        with_core!(self, core => core.inhibit_apic_access(add))
+    }
+
     /// Creates, moves, changes or deletes a slot for the client.
     ///
     /// On return, no vCPU and nobody in the kernel uses the memory of a slot that is gone. Sleeps. Fails
@@ -389,6 +407,7 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
                 memory <- GuestMemory::new(max_phys_bits),
                 direct <- direct,
                 invalidation <- Invalidation::new(),
+                inhibits: Inhibits::none(),
                 sizes: sizes,
                 honor_guest_pat: Atomic::new(false),
                 tracking: tracking,
@@ -493,6 +512,7 @@ impl<F: EntryFormat, R: RemoteFlush> mmu_notifier::Operations for Core<F, R> {
             }
             self.direct.settle(locked, &*self.remote, range.blockable);
         }
+        self.invalidate_apic_access(range.start, range.end);
         Ok(())
     }
 

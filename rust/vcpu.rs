@@ -205,7 +205,10 @@ impl Vcpu {
             signal_mask: None,
         };
         let number = vpid.as_ref().map(Vpid::number);
-        owned.with_vmcs(|vmcs, state| reset::set_up(hypervisor, vmcs, state, root, number));
+        let registers = controller.as_ref().map(|controller| controller.page());
+        owned.with_vmcs(|vmcs, state| {
+            reset::set_up(hypervisor, vmcs, state, root, number, registers);
+        });
         let counts = Registered::new()?;
         let vcpu = Arc::pin_init(
             try_pin_init!(Self {

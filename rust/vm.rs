@@ -247,6 +247,10 @@ impl RemoteFlush for Vcpus {
     fn logging_changed(&self) {
         self.kick_all(Some(Request::DirtyLogging));
     }
+
+    fn apic_access_changed(&self) {
+        self.kick_all(Some(Request::ApicAccess));
+    }
 }
 
 /// What is set up before vCPUs run.
@@ -368,6 +372,9 @@ impl Vm {
             return Err(EEXIST);
         }
         let nonpaged = self.nonpaged(&mut config.internal)?;
+        if self.irqs.as_ref().is_some() {
+            self.provide_apic_access(&mut config.internal)?;
+        }
         let ring = self.memory().rings().add()?;
         let vcpu = self
             .make_vcpu(&config, id, nonpaged, ring.clone())
@@ -401,6 +408,7 @@ impl Vm {
         // It takes the MSR filter.
         vcpu.doorbell().set(Request::Intercepts);
         vcpu.doorbell().set(Request::DirtyLogging);
+        vcpu.doorbell().set(Request::ApicAccess);
         self.vcpus.push(vcpu.clone())?;
         self.note_destination(&vcpu);
         Ok(vcpu)

@@ -12,6 +12,7 @@
 //! * **Exit**: a reason and information fields ([`exit`]); **event**: an interrupt or exception that
 //!   entry injects or exit reports ([`inject`]).
 //! * **PML**: the processor's own log of written pages ([`pml`]).
+//! * **TPR shadow**, **APIC-access page**: the guest's task priority in hardware ([`flexpriority`]).
 //! * **VPID**, **EPTP**: the tags of cached translations ([`vpid`], [`tlb`]).
 //!
 //! A vCPU owns its [`Vmcs`](vmcs::Vmcs); a CPU has at most one of them current. `vmx` never names a
@@ -23,6 +24,7 @@ pub(crate) mod capability;
 pub(crate) mod controls;
 pub(crate) mod exit;
 pub(crate) mod field;
+pub(crate) mod flexpriority;
 pub(crate) mod guest_state;
 pub(crate) mod host_state;
 pub(crate) mod inject;

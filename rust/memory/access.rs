@@ -155,7 +155,7 @@ impl GuestMemory {
     pub(crate) fn is_writable(&self, gpa: Gpa) -> bool {
         self.snapshot()
             .find(gpa.gfn())
-            .is_some_and(|slot| !slot.flags().read_only)
+            .is_some_and(|slot| !slot.flags().read_only && !slot.is_apic_access())
     }
 }
 
@@ -176,10 +176,10 @@ fn advance(gpa: Gpa, len: usize, last: bool) -> Result<Gpa> {
 }
 
 /// Returns the slot of `gpa` and where that is in the client's address space, `EFAULT` if there is no
-/// such memory.
+/// such memory: the APIC-access page is none, since what the guest finds there are registers.
 fn locate<'a>(slots: &'a Snapshot<'_>, gpa: Gpa, direction: Direction) -> Result<(&'a Slot, Hva)> {
     let slot = slots.find(gpa.gfn()).ok_or(EFAULT)?;
-    if direction == Direction::Write && slot.flags().read_only {
+    if direction == Direction::Write && slot.flags().read_only || slot.is_apic_access() {
         return Err(EFAULT);
     }
     Ok((slot, slot.gpa_to_hva(gpa).ok_or(EFAULT)?))

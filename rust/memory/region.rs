@@ -29,6 +29,9 @@ use kernel::{
 /// Number of slots that a client can use: slot numbers are below it (`KVM_CAP_NR_MEMSLOTS`).
 pub(crate) const USER_SLOTS: u16 = 32764;
 
+/// The slot of the APIC-access page, which is no memory but to processors.
+pub(crate) const APIC_ACCESS_SLOT: u16 = USER_SLOTS + 1;
+
 /// Number of slots with those that the hypervisor uses itself, behind the client's.
 const ALL_SLOTS: u16 = 32767;
 

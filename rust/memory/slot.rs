@@ -4,6 +4,7 @@
 
 use super::{
     dirty::DirtyBitmap,
+    region::APIC_ACCESS_SLOT,
     ring::{
         DirtyPage,
         DirtyRing, //
@@ -113,6 +114,11 @@ impl Slot {
     /// Returns the slot's number.
     pub(crate) fn id(&self) -> SlotId {
         self.id
+    }
+
+    /// Returns whether it is the slot of the APIC-access page.
+    pub(crate) fn is_apic_access(&self) -> bool {
+        self.id == SlotId(APIC_ACCESS_SLOT)
     }
 
     /// Returns what the slot allows and asks for.

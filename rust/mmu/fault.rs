@@ -148,6 +148,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             // A count is held on the slot instead of the snapshot, so that a page which takes long to
             // come (from swap, or from a handler in user space) does not hold up changes of the slots.
             let slot = self.memory.snapshot().find(gfn).cloned();
+            let slot = slot.filter(|slot| self.inhibits.allow(slot));
             let hva = slot.as_ref().and_then(|slot| slot.gfn_to_hva(gfn));
             let (Some(slot), Some(hva)) = (slot, hva) else {
                 self.remember_mmio(gfn, sample, &mut stock);

@@ -31,6 +31,10 @@ pub(crate) trait RemoteFlush: Send + Sync + 'static {
     /// the pages that it writes, and those that were in it have left. As [`Self::flush_remote`]
     /// otherwise.
     fn logging_changed(&self) {}
+
+    /// Returns when each vCPU looks for the APIC-access page before it next enters the guest, and those
+    /// that were in it have left. As [`Self::flush_remote`], but without the tables' lock.
+    fn apic_access_changed(&self) {}
 }
 
 /// The debt of having taken entries out of tables: processors may still use them.

@@ -416,8 +416,8 @@ enum End {
 pub(crate) enum Start {
     /// With the instruction at RIP.
     Fetch,
-    /// With that, which exited because it accessed this address.
-    Access(Gpa),
+    /// With that, which exited because it accessed this address; whether it is known to write there.
+    Access(Gpa, bool),
     /// With this one, which has made these accesses.
     Resume(Instruction, AccessLog, Option<Known>),
 }
@@ -430,7 +430,7 @@ pub(crate) enum Start {
 pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> Result<Next> {
     let (mut accessed, mut resume) = match start {
         Start::Fetch => (None, None),
-        Start::Access(gpa) => (Some(gpa), None),
+        Start::Access(gpa, write) => (Some(Known::by_exit(gpa, write)), None),
         Start::Resume(instruction, log, known) => (None, Some((instruction, log, known))),
     };
     loop {
@@ -439,8 +439,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
             Some(resumed) => resumed,
             None => match decode(vm, &owned.state, &context) {
                 Ok(instruction) => {
-                    let accessed = accessed.take().filter(|_| instruction.accesses_one_place());
-                    let known = accessed.map(Known::by_exit);
+                    let known = accessed.take().filter(|_| instruction.accesses_one_place());
                     (instruction, AccessLog::default(), known)
                 }
                 Err(Refused::Fault(exception)) => {

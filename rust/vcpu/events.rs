@@ -187,12 +187,15 @@ impl State {
             && events.interrupt.is_none()
             && !window
             && !self.guest_debug.is_on()
+            && !self.tpr_shadow.has_threshold()
             && !vcpu.may_have_interrupt();
         if quiet {
             self.set_windows(vmcs, 0);
             false
         } else {
             self.inject_slow(vcpu, vmcs, window);
+            // After an interrupt was taken, and for the TPR as it is now.
+            self.tpr_shadow.set_threshold(vmcs, vcpu.tpr_threshold());
             self.must_deliver()
         }
     }

@@ -15,6 +15,7 @@ use super::{
         Start, //
     },
     hypercall,
+    interrupt::EOI_OFFSET,
     io,
     pending::StringIo,
     restricted::real_mode,
@@ -35,7 +36,8 @@ use crate::{
     bindings,
     mmu::{
         FaultAccess,
-        Resolved, //
+        Resolved,
+        APIC_ACCESS, //
     },
     trace,
     vm::{
@@ -44,6 +46,8 @@ use crate::{
     },
     vmx::{
         exit::{
+            ApicAccess,
+            ApicAccessKind,
             ControlAccess,
             DebugAccess,
             Exit, //
@@ -92,6 +96,8 @@ pub(crate) enum Later {
     Emulate,
     /// An EPT entry that tells there is no memory.
     EptMisconfiguration(Gpa),
+    /// An instruction accessed the local APIC's page; whether it is known to write.
+    ApicAccess(Gpa, bool),
     /// INS or OUTS.
     StringIo(StringIo),
     /// CR0 is to be written, once the PDPTEs that the CR3 points to are there.
@@ -139,6 +145,7 @@ pub(crate) fn handle(
             }
             Step::Resume
         }
+        Exit::ApicAccess(access) => apic_access(vm, vcpu, vmcs, state, access),
         Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,
@@ -151,7 +158,8 @@ pub(crate) fn handle(
             // The next entry injects, or the client is told.
             Step::Resume
         }
-        Exit::NmiWindow => Step::Resume,
+        // So does it when the TPR let an interrupt through.
+        Exit::NmiWindow | Exit::TprBelowThreshold => Step::Resume,
         Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
         Exit::Vmcall => {
@@ -209,6 +217,30 @@ fn ept_misconfiguration(vm: &Vm, vmcs: &CurrentVmcs<'_>, state: &mut State, gpa:
     }
     state.skip_instruction(vmcs);
     Step::Resume
+}
+
+/// Does what an access to the APIC-access page asks for.
+fn apic_access(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    access: ApicAccess,
+) -> Step {
+    let gpa = Gpa::new(APIC_ACCESS.value() | u64::from(access.offset));
+    match access.kind {
+        // What is written does not matter, so the instruction need not be looked at.
+        ApicAccessKind::Write if access.offset == EOI_OFFSET => {
+            vcpu.end_of_interrupt(vm, state);
+            state.skip_instruction(vmcs);
+            Step::Resume
+        }
+        ApicAccessKind::Write => Step::Later(Later::ApicAccess(gpa, true)),
+        ApicAccessKind::Read | ApicAccessKind::Delivery => {
+            Step::Later(Later::ApicAccess(gpa, false))
+        }
+        ApicAccessKind::Fetch | ApicAccessKind::Physical => Step::Later(Later::Emulate),
+    }
 }
 
 /// Lets the guest go on after a fault, or leaves that to what may sleep.
@@ -480,7 +512,10 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::Emulate => emulation::emulate(vm, vcpu, owned, Start::Fetch),
         Later::EptMisconfiguration(gpa) => {
             vcpu.count_event(Event::FaultEmulated);
-            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa))
+            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, false))
+        }
+        Later::ApicAccess(gpa, write) => {
+            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, write))
         }
         Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
         Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
@@ -537,7 +572,7 @@ fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess)
             let start = if access.write || access.execute {
                 Start::Fetch
             } else {
-                Start::Access(gpa)
+                Start::Access(gpa, false)
             };
             emulate_mmio(vm, vcpu, owned, gpa, start)
         }

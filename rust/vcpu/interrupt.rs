@@ -9,6 +9,7 @@
 //! - `access`: the guest's and the client's accesses to the APIC.
 //! - `deliver`: messages from vCPUs and devices to vCPUs.
 //! - `timer`: the APIC's timer on the host's.
+//! - `virtualized`: what the processor does of all that by itself.
 //!
 //! # Who looks when
 //!
@@ -24,6 +25,9 @@
 mod access;
 pub(crate) mod deliver;
 mod timer;
+mod virtualized;
+
+pub(super) use self::virtualized::EOI_OFFSET;
 
 use self::timer::Ring;
 use super::{
@@ -40,7 +44,10 @@ use crate::{
         Page,
         Reset, //
     },
-    linux::timer::HostTimer,
+    linux::{
+        page::physical_address,
+        timer::HostTimer, //
+    },
     vm::{
         settings::{
             Quirk,
@@ -49,6 +56,7 @@ use crate::{
         Vm, //
     },
     x86::{
+        addr::Hpa,
         control_regs::Rflags,
         cpuid::{
             Feature,
@@ -61,7 +69,8 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The registers of a local APIC in a page of their own, which the VMCS may point to.
+/// The registers of a local APIC in a page of their own: the virtual-APIC page of the VMCS, in which the
+/// processor reads and writes the TPR while the guest runs.
 pub(crate) struct RegisterPage(KBox<ApicPage>);
 
 impl RegisterPage {
@@ -98,6 +107,11 @@ impl InterruptController {
             }),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    /// Returns where the local APIC's registers are, for the VMCS.
+    pub(crate) fn page(&self) -> Hpa {
+        physical_address(&raw const *self.lapic.backing().0)
     }
 
     /// Returns the local APIC.
@@ -203,6 +217,12 @@ impl Vcpu {
     pub(crate) fn accepts_client_interrupt(&self) -> bool {
         self.controller()
             .is_none_or(|controller| controller.lapic.accepts_pic())
+    }
+
+    /// Returns the class below which a write to the TPR has to exit, 0 for none.
+    pub(crate) fn tpr_threshold(&self) -> u8 {
+        self.controller()
+            .map_or(0, |controller| controller.lapic.tpr_threshold())
     }
 
     /// Returns the task priority as CR8 has it.

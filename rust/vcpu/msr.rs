@@ -33,9 +33,10 @@ use crate::{
             self,
             Natural, //
         },
+        flexpriority::Accesses,
         msr_bitmap::{
-            MsrBitmap,
-            Speculation, //
+            Direct,
+            MsrBitmap, //
         },
         vmcs::CurrentVmcs, //
     },
@@ -412,14 +413,15 @@ impl State {
         Ok(())
     }
 
-    /// Returns which of the MSRs against speculation the guest should access without an exit.
-    fn direct_speculation(&self) -> Speculation {
+    /// Returns which MSRs this guest, unlike others, should access without an exit.
+    fn direct_msrs(&self) -> Direct {
         let commands =
             |command: Command| command.is_known() && has_command(&self.features, command);
-        Speculation {
+        Direct {
             spec_ctrl: self.regs.spec_ctrl != 0,
             pred_cmd: commands(Command::PredictionBarrier),
             flush_cmd: commands(Command::FlushL1d),
+            x2apic_tpr: self.accesses == Accesses::X2apic,
         }
     }
 
@@ -450,7 +452,7 @@ impl State {
             msrs.rdtscp = rdtscp;
             msrs.syscall = syscall;
         });
-        if !self.direct_speculation().is_none() || self.msr_bitmap.is_some() {
+        if !self.direct_msrs().is_none() || self.msr_bitmap.is_some() {
             vcpu.doorbell().set(Request::Intercepts);
         }
     }
@@ -460,13 +462,13 @@ impl Owned {
     /// Takes the VM's MSR filter as it is now, and lets the guest access directly what it uses.
     pub(crate) fn update_intercepts(&mut self, vm: &Vm) {
         let filter = vm.settings().msr_filter();
-        let speculation = self.state.direct_speculation();
-        let own = if speculation.is_none() {
+        let direct = self.state.direct_msrs();
+        let own = if direct.is_none() {
             None
         } else {
             let bitmap = match &filter {
-                Some(filter) => filter.bitmap_with(speculation),
-                None => MsrBitmap::filtered(speculation, |_, _| true),
+                Some(filter) => filter.bitmap_with(direct),
+                None => MsrBitmap::filtered(direct, |_, _| true),
             };
             // Without memory for it, accesses exit and are as right.
             bitmap.ok()
@@ -475,10 +477,10 @@ impl Owned {
             .as_ref()
             .map_or(&vm.hypervisor().msr_bitmap, |filter| &filter.bitmap);
         let bitmap = own.as_ref().unwrap_or(shared);
-        let (address, direct) = (bitmap.address(), bitmap.passes_spec_ctrl());
+        let (address, spec_ctrl) = (bitmap.address(), bitmap.passes_spec_ctrl());
         let old = self.with_vmcs(|vmcs, state| {
             vmcs.write(field::MSR_BITMAP, address.value());
-            state.regs.spec_ctrl_direct = u32::from(direct);
+            state.regs.spec_ctrl_direct = u32::from(spec_ctrl);
             (
                 core::mem::replace(&mut state.msr_filter, filter),
                 core::mem::replace(&mut state.msr_bitmap, own),

@@ -48,12 +48,13 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Returns what an exit for an access to `gpa` tells. It may have been a read.
-    pub(crate) fn by_exit(gpa: Gpa) -> Self {
+    /// Returns what an exit for an access to `gpa` tells. It may have been a read, if not known to
+    /// `write`.
+    pub(crate) fn by_exit(gpa: Gpa, write: bool) -> Self {
         Self {
             linear: None,
             gpa,
-            write: false,
+            write,
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum Request {
     Clock,
     /// What exits is to be decided anew.
     Intercepts,
+    /// The mode of the local APIC, or the APIC-access page, is another one.
+    ApicAccess,
     /// The processor is to log the pages that the guest writes, or no longer.
     DirtyLogging,
     /// The ring of written pages may have to be emptied by the client first.

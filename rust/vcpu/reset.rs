@@ -23,11 +23,13 @@ use crate::{
             self,
             Natural, //
         },
+        flexpriority::TprShadow,
         guest_state::DescriptorTable,
         host_state,
         vmcs::CurrentVmcs, //
     },
     x86::{
+        addr::Hpa,
         control_regs::{
             Cr0,
             Cr4,
@@ -56,17 +58,23 @@ pub(super) const EXCEPTION_BITMAP: u32 = 1 << Vector::DB.number() as u32
 const RFLAGS_RESET: u64 = Rflags::RESET.value();
 
 /// Writes everything of a new VMCS that does not depend on the guest's registers.
+///
+/// `registers` is the page of the local APIC's, if that is in the kernel.
 pub(super) fn set_up(
     hypervisor: &Hypervisor,
     vmcs: &CurrentVmcs<'_>,
     state: &mut State,
     root: Root,
     vpid: Option<u16>,
+    registers: Option<Hpa>,
 ) {
     let capabilities = &hypervisor.capabilities;
     vmcs.write(field::PIN_BASED_CONTROLS, capabilities.pin());
-    vmcs.write(field::PRIMARY_CONTROLS, capabilities.primary());
-    state.primary = capabilities.primary();
+    if let Some(page) = registers.filter(|_| capabilities.tpr_shadow()) {
+        state.tpr_shadow = TprShadow::attach(vmcs, page);
+    }
+    state.primary = state.tpr_shadow.primary(capabilities.primary());
+    vmcs.write(field::PRIMARY_CONTROLS, state.primary);
     set_secondary(hypervisor, vmcs, state, vpid.is_some());
     vmcs.write(field::VM_EXIT_CONTROLS, capabilities.exit());
     vmcs.write(field::VM_ENTRY_CONTROLS, capabilities.entry());
@@ -99,8 +107,8 @@ pub(super) fn set_up(
     host_state::write_constants(vmcs, &hypervisor.host, capabilities.swaps_msrs());
 }
 
-/// Writes the secondary controls, some of which follow the guest's CPUID: what it does not have raises
-/// #UD.
+/// Writes the secondary controls, some of which follow the guest's CPUID, what it does not have raises
+/// #UD; and some the mode of its local APIC.
 pub(super) fn set_secondary(
     hypervisor: &Hypervisor,
     vmcs: &CurrentVmcs<'_>,
@@ -108,7 +116,9 @@ pub(super) fn set_secondary(
     has_vpid: bool,
 ) {
     use crate::x86::cpuid::Feature;
-    let mut controls = hypervisor.capabilities.secondary();
+    let mut controls = state
+        .accesses
+        .secondary(hypervisor.capabilities.secondary());
     if !has_vpid {
         controls &= !secondary::ENABLE_VPID;
     }

@@ -203,6 +203,9 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::Intercepts) {
         owned.update_intercepts(vm);
     }
+    if taken.has(Request::ApicAccess) {
+        owned.follow_apic_mode(vm, vcpu);
+    }
     if taken.has(Request::DirtyLogging) {
         owned.follow_dirty_logging(vm, vcpu);
     }

@@ -31,6 +31,10 @@ use crate::{
             self,
             Natural, //
         },
+        flexpriority::{
+            Accesses,
+            TprShadow, //
+        },
         guest_state::{
             BLOCKING_BY_MOV_SS,
             BLOCKING_BY_STI, //
@@ -165,6 +169,12 @@ pub(crate) struct State {
     pub(crate) has_run: bool,
     /// The local APIC's half that belongs to the vCPU's thread.
     pub(crate) lapic: Option<lapic::Owned>,
+    /// The TPR in hardware, with the threshold for the next entry.
+    pub(crate) tpr_shadow: TprShadow,
+    /// Which other accesses to the local APIC the processor virtualises.
+    pub(crate) accesses: Accesses,
+    /// Whether this vCPU is a reason not to use the APIC-access page.
+    pub(crate) inhibits_apic_access: bool,
     /// The time-stamp counter.
     pub(crate) tsc: GuestTsc,
     /// What a guest that knows of KVM has.
@@ -221,6 +231,9 @@ impl State {
             mp_state: MpState::Runnable,
             has_run: false,
             lapic: None,
+            tpr_shadow: TprShadow::off(),
+            accesses: Accesses::None,
+            inhibits_apic_access: false,
             tsc: GuestTsc::of_host(),
             pv: Pv::default(),
             tsc_adjust: 0,

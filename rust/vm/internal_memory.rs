@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest memory that CPUs without unrestricted guest need, and that the client gives a place but no
-//! memory: a TSS for real mode, and a page table that maps each address to itself.
+//! Guest memory that CPUs need and clients do not give: where there is no unrestricted guest, a TSS for
+//! real mode and a page table that maps each address to itself, for which the client has a place; and
+//! the page that stands for the registers of local APICs.
 //!
 //! As in KVM, it is memory of the client's process that the kernel maps, in slots that the client does
 //! not see in its numbers but meets when it wants another one at the same place.
@@ -14,9 +15,13 @@ use crate::{
     },
     memory::{
         Region,
+        APIC_ACCESS_SLOT,
         USER_SLOTS, //
     },
-    mmu::Root,
+    mmu::{
+        Root,
+        APIC_ACCESS, //
+    },
     vcpu::restricted::{
         real_mode::{
             TSS_PORT_MAP,
@@ -47,7 +52,7 @@ const IDENTITY_MAP: u64 = 0xfffb_c000;
 /// The slot of the TSS.
 const TSS_SLOT: u32 = USER_SLOTS as u32;
 
-/// The slot of the identity map; between the two is KVM's for the APIC-access page.
+/// The slot of the identity map; between the two is that of the APIC-access page.
 const IDENTITY_MAP_SLOT: u32 = USER_SLOTS as u32 + 2;
 
 /// Stands for the TSS's address while there is none.
@@ -58,6 +63,7 @@ pub(super) const NO_TSS: u64 = !0;
 pub(super) struct InternalMemory {
     tss: Option<UserMap>,
     identity_map: Option<UserMap>,
+    apic_access: Option<UserMap>,
     /// The place that the client wants; 0 is the usual one.
     identity_map_address: u64,
 }
@@ -131,6 +137,17 @@ impl Vm {
         }
         internal.identity_map = Some(map);
         Ok(address)
+    }
+
+    /// Makes the APIC-access page for the first vCPU with a local APIC, where the CPU uses one.
+    ///
+    /// `EEXIST` if the client has a slot in its place.
+    pub(super) fn provide_apic_access(&self, internal: &mut InternalMemory) -> Result {
+        if internal.apic_access.is_none() && self.capabilities().flexpriority() {
+            let slot = u32::from(APIC_ACCESS_SLOT);
+            internal.apic_access = Some(self.map_internal(slot, APIC_ACCESS.value(), 1)?);
+        }
+        Ok(())
     }
 
     /// Makes an internal slot of zeroed memory.

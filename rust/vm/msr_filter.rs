@@ -3,8 +3,8 @@
 //! KVM_X86_SET_MSR_FILTER: which MSRs the guest may access, whatever the module could give.
 
 use crate::vmx::msr_bitmap::{
-    MsrBitmap,
-    Speculation, //
+    Direct,
+    MsrBitmap, //
 };
 use kernel::prelude::*;
 
@@ -71,9 +71,9 @@ impl Rules {
             .unwrap_or(self.default_allow)
     }
 
-    /// Returns the MSR bitmap of a vCPU that would have `speculation` pass.
-    fn bitmap(&self, speculation: Speculation) -> Result<MsrBitmap> {
-        MsrBitmap::filtered(speculation, |index, write| {
+    /// Returns the MSR bitmap of a vCPU that would have `direct` pass.
+    fn bitmap(&self, direct: Direct) -> Result<MsrBitmap> {
+        MsrBitmap::filtered(direct, |index, write| {
             let direction = if write {
                 Direction::Write
             } else {
@@ -94,13 +94,13 @@ pub(crate) struct MsrFilter {
 impl MsrFilter {
     /// Returns the filter with these rules.
     pub(crate) fn new(rules: Rules) -> Result<Self> {
-        let bitmap = rules.bitmap(Speculation::default())?;
+        let bitmap = rules.bitmap(Direct::default())?;
         Ok(Self { rules, bitmap })
     }
 
-    /// Returns the bitmap of a vCPU that would have `speculation` pass.
-    pub(crate) fn bitmap_with(&self, speculation: Speculation) -> Result<MsrBitmap> {
-        self.rules.bitmap(speculation)
+    /// Returns the bitmap of a vCPU that would have `direct` pass.
+    pub(crate) fn bitmap_with(&self, direct: Direct) -> Result<MsrBitmap> {
+        self.rules.bitmap(direct)
     }
 
     /// Returns whether the guest may access the MSR.

@@ -6,10 +6,12 @@ use super::{
     controls::{
         self,
         negotiate,
+        primary,
         secondary,
         Allowed,
         Missing, //
     },
+    flexpriority,
     instruction::Invalidate, //
 };
 use crate::x86::msr::rdmsr;
@@ -49,6 +51,8 @@ pub(crate) struct Wanted {
     pub(crate) ept_ad: bool,
     /// Page-modification logging.
     pub(crate) pml: bool,
+    /// Virtualise accesses to the local APIC's page.
+    pub(crate) flexpriority: bool,
 }
 
 /// Why the module cannot use this CPU.
@@ -135,6 +139,7 @@ pub(crate) struct Capabilities {
     invept: Option<Invalidate>,
     invvpid: Option<Invalidate>,
     ept_ad: bool,
+    tpr_shadow: bool,
 }
 
 /// Returns the allowed settings, from the "true" MSR where the CPU has it.
@@ -166,7 +171,7 @@ impl Capabilities {
 
         let pin = negotiate(&controls::PIN, allowed(basic, msr::PIN, msr::TRUE_PIN))
             .map_err(Refusal::Control)?;
-        let primary = negotiate(
+        let mut primary = negotiate(
             &controls::PRIMARY,
             allowed(basic, msr::PRIMARY, msr::TRUE_PRIMARY),
         )
@@ -201,7 +206,11 @@ impl Capabilities {
                 && exit & controls::EXIT_MSRS == controls::EXIT_MSRS
                 && entry & controls::ENTRY_MSRS == controls::ENTRY_MSRS
         });
-        let mut primary = primary;
+        let tpr_shadow = primary & primary::USE_TPR_SHADOW != 0;
+        // A vCPU whose local APIC is in the kernel turns it on.
+        primary &= !primary::USE_TPR_SHADOW;
+        secondary_controls =
+            flexpriority::restrict(secondary_controls, tpr_shadow, wanted.flexpriority);
         if invept.is_some() {
             // Who needs them turns them on.
             primary &= !controls::CR3_EXITING;
@@ -233,6 +242,7 @@ impl Capabilities {
             invept,
             invvpid,
             ept_ad,
+            tpr_shadow,
         })
     }
 
@@ -261,12 +271,13 @@ impl Capabilities {
         self.pin
     }
 
-    /// Returns the primary controls, with no window exiting.
+    /// Returns the primary controls, with no window exiting and without TPR shadow.
     pub(crate) const fn primary(&self) -> u32 {
         self.primary
     }
 
-    /// Returns the secondary controls.
+    /// Returns the secondary controls, with both ways to virtualise a local APIC, of which a vCPU has one
+    /// at most.
     pub(crate) const fn secondary(&self) -> u32 {
         self.secondary
     }
@@ -294,6 +305,21 @@ impl Capabilities {
     /// Returns whether vCPUs get a VPID.
     pub(crate) const fn vpid(&self) -> bool {
         self.has_secondary(secondary::ENABLE_VPID)
+    }
+
+    /// Returns whether the CPU keeps the guest's TPR in the virtual-APIC page.
+    pub(crate) const fn tpr_shadow(&self) -> bool {
+        self.tpr_shadow
+    }
+
+    /// Returns whether the CPU virtualises accesses to the local APIC's page.
+    pub(crate) const fn flexpriority(&self) -> bool {
+        self.has_secondary(secondary::VIRTUALIZE_APIC_ACCESSES)
+    }
+
+    /// Returns whether the CPU virtualises the TPR of the x2APIC.
+    pub(crate) const fn virtualizes_x2apic(&self) -> bool {
+        self.has_secondary(secondary::VIRTUALIZE_X2APIC_MODE)
     }
 
     /// Returns whether guests run on extended page tables.

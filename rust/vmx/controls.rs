@@ -116,6 +116,8 @@ pub(crate) mod primary {
     pub(crate) const CR8_LOAD_EXITING: u32 = 1 << 19;
     /// MOV from CR8 exits.
     pub(crate) const CR8_STORE_EXITING: u32 = 1 << 20;
+    /// The guest's TPR is in the virtual-APIC page.
+    pub(crate) const USE_TPR_SHADOW: u32 = 1 << 21;
     /// Exit as soon as the guest can take an NMI.
     pub(crate) const NMI_WINDOW_EXITING: u32 = 1 << 22;
     /// MOV DR exits.
@@ -132,10 +134,14 @@ pub(crate) mod primary {
 
 /// Secondary processor-based VM-execution controls.
 pub(crate) mod secondary {
+    /// Accesses to the APIC-access page are the processor's to virtualise, or exit.
+    pub(crate) const VIRTUALIZE_APIC_ACCESSES: u32 = 1 << 0;
     /// Guest-physical addresses are translated by EPT.
     pub(crate) const ENABLE_EPT: u32 = 1 << 1;
     /// The guest may use RDTSCP.
     pub(crate) const ENABLE_RDTSCP: u32 = 1 << 3;
+    /// RDMSR and WRMSR of the x2APIC's TPR are on the virtual-APIC page, if they do not exit.
+    pub(crate) const VIRTUALIZE_X2APIC_MODE: u32 = 1 << 4;
     /// Translations are tagged with a VPID.
     pub(crate) const ENABLE_VPID: u32 = 1 << 5;
     /// WBINVD exits.
@@ -207,7 +213,7 @@ pub(super) const PRIMARY: Wishes = Wishes {
         | primary::UNCONDITIONAL_IO_EXITING
         | primary::USE_MSR_BITMAPS
         | primary::ACTIVATE_SECONDARY_CONTROLS,
-    optional: 0,
+    optional: primary::USE_TPR_SHADOW,
 };
 
 /// Bits of the primary controls with which CR3 of the VMCS is the module's and not the guest's.
@@ -218,7 +224,9 @@ pub(crate) const CR3_EXITING: u32 = primary::CR3_LOAD_EXITING | primary::CR3_STO
 pub(super) const SECONDARY: Wishes = Wishes {
     name: "secondary processor-based VM-execution",
     required: 0,
-    optional: secondary::ENABLE_EPT
+    optional: secondary::VIRTUALIZE_APIC_ACCESSES
+        | secondary::VIRTUALIZE_X2APIC_MODE
+        | secondary::ENABLE_EPT
         | secondary::UNRESTRICTED_GUEST
         | secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP

@@ -135,6 +135,46 @@ impl EptViolation {
     }
 }
 
+/// How the guest came to the APIC-access page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ApicAccessKind {
+    /// An instruction read.
+    Read,
+    /// An instruction wrote.
+    Write,
+    /// An instruction was fetched.
+    Fetch,
+    /// An event was being delivered.
+    Delivery,
+    /// By a guest-physical address, as that of an entry of the guest's tables.
+    Physical,
+}
+
+/// An access to the APIC-access page that the CPU did not virtualise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ApicAccess {
+    /// Where in the page.
+    pub(crate) offset: u16,
+    /// How.
+    pub(crate) kind: ApicAccessKind,
+}
+
+impl ApicAccess {
+    const fn decode(qualification: u64) -> Self {
+        Self {
+            // CAST: Twelve bits.
+            offset: (qualification & 0xfff) as u16,
+            kind: match qualification >> 12 & 15 {
+                0 => ApicAccessKind::Read,
+                1 => ApicAccessKind::Write,
+                2 => ApicAccessKind::Fetch,
+                3 | 10 => ApicAccessKind::Delivery,
+                _ => ApicAccessKind::Physical,
+            },
+        }
+    }
+}
+
 /// Why VM entry failed after it began to look at the guest's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EntryFailure {
@@ -193,6 +233,10 @@ pub(crate) enum Exit {
     Monitor,
     /// PAUSE.
     Pause,
+    /// The guest's TPR fell below the threshold; the instruction is done.
+    TprBelowThreshold,
+    /// An access to the APIC-access page.
+    ApicAccess(ApicAccess),
     /// An access that EPT refused.
     EptViolation(EptViolation),
     /// An EPT entry that no CPU understands; at this address.
@@ -239,6 +283,8 @@ pub(crate) mod reason {
     pub(crate) const MONITOR: u16 = 39;
     pub(crate) const PAUSE: u16 = 40;
     pub(crate) const ENTRY_MACHINE_CHECK: u16 = 41;
+    pub(crate) const TPR_BELOW_THRESHOLD: u16 = 43;
+    pub(crate) const APIC_ACCESS: u16 = 44;
     pub(crate) const EPT_VIOLATION: u16 = 48;
     pub(crate) const EPT_MISCONFIGURATION: u16 = 49;
     pub(crate) const INVEPT: u16 = 50;
@@ -278,6 +324,8 @@ pub(crate) mod reason {
             36 => "mwait",
             39 => "monitor",
             40 => "pause",
+            43 => "tpr_below_threshold",
+            44 => "apic_access",
             48 => "ept_violation",
             49 => "ept_misconfig",
             54 => "wbinvd",
@@ -344,6 +392,8 @@ impl Exit {
             reason::MWAIT => Self::Mwait,
             reason::MONITOR => Self::Monitor,
             reason::PAUSE => Self::Pause,
+            reason::TPR_BELOW_THRESHOLD => Self::TprBelowThreshold,
+            reason::APIC_ACCESS => Self::ApicAccess(ApicAccess::decode(qualification())),
             reason::EPT_VIOLATION => Self::EptViolation(EptViolation::read(vmcs)),
             reason::EPT_MISCONFIGURATION => {
                 Self::EptMisconfiguration(Gpa::new(vmcs.read(field::GUEST_PHYSICAL_ADDRESS)))
@@ -363,7 +413,10 @@ impl Exit {
     pub(crate) const fn may_interrupt_delivery(&self) -> bool {
         matches!(
             self,
-            Self::Exception(_)
+            Self::ApicAccess(ApicAccess {
+                kind: ApicAccessKind::Delivery,
+                ..
+            }) | Self::Exception(_)
                 | Self::TaskSwitch
                 | Self::EptViolation(_)
                 | Self::EptMisconfiguration(_)
@@ -406,6 +459,37 @@ mod tests {
                 rep: true
             }
         );
+    }
+
+    #[test]
+    fn decodes_apic_accesses() {
+        let eoi = ApicAccess {
+            offset: 0xb0,
+            kind: ApicAccessKind::Write,
+        };
+        assert_eq!(ApicAccess::decode(0x10b0), eoi);
+        let kinds = [
+            (0, ApicAccessKind::Read),
+            (2, ApicAccessKind::Fetch),
+            (3, ApicAccessKind::Delivery),
+            (10, ApicAccessKind::Delivery),
+            (15, ApicAccessKind::Physical),
+        ];
+        for (number, kind) in kinds {
+            let access = ApicAccess::decode(number << 12 | 0xfff);
+            assert_eq!(
+                access,
+                ApicAccess {
+                    offset: 0xfff,
+                    kind
+                }
+            );
+            let cuts_delivery = kind == ApicAccessKind::Delivery;
+            assert_eq!(
+                Exit::ApicAccess(access).may_interrupt_delivery(),
+                cuts_delivery
+            );
+        }
     }
 
     #[test]

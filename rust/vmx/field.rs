@@ -146,6 +146,10 @@ fields! {
     PML_ADDRESS: u64 = 0x200e;
     /// What is added to the TSC that the guest reads.
     TSC_OFFSET: u64 = 0x2010;
+    /// Physical address of the virtual-APIC page.
+    VIRTUAL_APIC_PAGE_ADDRESS: u64 = 0x2012;
+    /// Physical address of the page whose accesses are virtualised.
+    APIC_ACCESS_ADDRESS: u64 = 0x2014;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
     /// Which leaves of ENCLS exit.
@@ -180,6 +184,8 @@ fields! {
     VM_ENTRY_EXCEPTION_ERROR_CODE: u32 = 0x4018;
     /// Length of the instruction behind an injected software event.
     VM_ENTRY_INSTRUCTION_LENGTH: u32 = 0x401a;
+    /// The class below which a new TPR makes an exit.
+    TPR_THRESHOLD: u32 = 0x401c;
     /// Secondary processor-based VM-execution controls.
     SECONDARY_CONTROLS: u32 = 0x401e;
     /// Bits of CR0 that the VMM owns.

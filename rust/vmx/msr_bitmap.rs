@@ -36,18 +36,23 @@ const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
 const FLUSH_CMD: u32 = 0x10b;
 
-/// MSRs that some guests access directly: those that use them.
+/// The x2APIC's TPR.
+const X2APIC_TPR: u32 = 0x808;
+
+/// MSRs that some vCPUs access directly: those that use them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Speculation {
+pub(crate) struct Direct {
     /// IA32_SPEC_CTRL, which the world switch swaps.
     pub(crate) spec_ctrl: bool,
     /// Writes of IA32_PRED_CMD.
     pub(crate) pred_cmd: bool,
     /// Writes of IA32_FLUSH_CMD.
     pub(crate) flush_cmd: bool,
+    /// The x2APIC's TPR, which the processor virtualises.
+    pub(crate) x2apic_tpr: bool,
 }
 
-impl Speculation {
+impl Direct {
     /// Returns whether it is none of them.
     pub(crate) fn is_none(self) -> bool {
         self == Self::default()
@@ -79,15 +84,12 @@ fn position(index: u32) -> Option<(usize, u8)> {
 impl MsrBitmap {
     /// Returns the bitmap that lets [`DIRECT`] and reads of the TSC pass.
     pub(crate) fn new() -> Result<Self> {
-        Self::filtered(Speculation::default(), |_, _| true)
+        Self::filtered(Direct::default(), |_, _| true)
     }
 
-    /// Returns the bitmap that also lets `speculation` pass; and of all only what `allows` says, of an
+    /// Returns the bitmap that also lets `direct` pass; and of all only what `allows` says, of an
     /// MSR and of whether it is written.
-    pub(crate) fn filtered(
-        speculation: Speculation,
-        allows: impl Fn(u32, bool) -> bool,
-    ) -> Result<Self> {
+    pub(crate) fn filtered(direct: Direct, allows: impl Fn(u32, bool) -> bool) -> Result<Self> {
         let mut page: KBox<Page> = KBox::init(pin_init::init_zeroed(), GFP_KERNEL_ACCOUNT)?;
         page.bits.fill(0xff);
         let mut pass = |index: u32, reads: bool, writes: bool| {
@@ -106,9 +108,10 @@ impl MsrBitmap {
             pass(index, true, true);
         }
         pass(TSC, true, false);
-        pass(SPEC_CTRL, speculation.spec_ctrl, speculation.spec_ctrl);
-        pass(PRED_CMD, false, speculation.pred_cmd);
-        pass(FLUSH_CMD, false, speculation.flush_cmd);
+        pass(SPEC_CTRL, direct.spec_ctrl, direct.spec_ctrl);
+        pass(PRED_CMD, false, direct.pred_cmd);
+        pass(FLUSH_CMD, false, direct.flush_cmd);
+        pass(X2APIC_TPR, direct.x2apic_tpr, direct.x2apic_tpr);
         Ok(Self(page))
     }
 
@@ -141,12 +144,31 @@ mod tests {
     }
 
     #[test]
-    fn speculation_passes_where_asked_and_allowed() -> Result {
+    fn the_tpr_passes_where_it_is_virtualised() -> Result {
+        let virtualised = Direct {
+            x2apic_tpr: true,
+            ..Direct::default()
+        };
+        let (byte, bit) = (0x808 / 8, 0xff);
+        let exits = MsrBitmap::new()?;
+        let passes = MsrBitmap::filtered(virtualised, |index, _| index == X2APIC_TPR)?;
+        for offset in [0, WRITE] {
+            assert_eq!(exits.0.bits[byte + offset], bit);
+            // That of the TPR alone.
+            assert_eq!(passes.0.bits[byte + offset], bit & !1);
+        }
+        assert_eq!(passes.0.bits[2], 0xff);
+        Ok(())
+    }
+
+    #[test]
+    fn others_pass_where_asked_and_allowed() -> Result {
         assert!(!MsrBitmap::new()?.passes_spec_ctrl());
-        let all = Speculation {
+        let all = Direct {
             spec_ctrl: true,
             pred_cmd: true,
             flush_cmd: true,
+            x2apic_tpr: false,
         };
         let bitmap = MsrBitmap::filtered(all, |_, _| true)?;
         assert!(bitmap.passes_spec_ctrl());

@@ -82,6 +82,9 @@ impl Vcpu {
         if (change.from == Mode::Disabled) != (change.to == Mode::Disabled) {
             state.cpuid_stale = true;
         }
+        if change.mode_changed() || change.moved {
+            self.doorbell().set(Request::ApicAccess);
+        }
         Ok(())
     }
 
