@@ -21,7 +21,7 @@ pub(crate) mod event_state;
 mod events;
 mod exits;
 pub(crate) mod guest_debug;
-mod hypercall;
+pub(crate) mod hypercall;
 pub(crate) mod interrupt;
 mod io;
 mod msr;

@@ -158,6 +158,10 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             owned.with_vmcs(|vmcs, state| state.complete_msr(vcpu, vmcs, read, length));
             Ok(Next::Resume)
         }
+        Some(Pending::Hypercall { length }) => {
+            owned.with_vmcs(|vmcs, state| state.complete_hypercall(vcpu, vmcs, length));
+            Ok(Next::Resume)
+        }
         Some(Pending::Mmio {
             instruction,
             rip,
