@@ -14,7 +14,9 @@
 //!
 //! # Who does what
 //!
-//! Here are tables and state machines that call nobody. The VM's side is
+//! Here are tables and state machines that call nobody: [`Routes`], the pair of PICs ([`pic::Pic`]) and
+//! the I/O APIC ([`ioapic::Ioapic`]); the latter two depend on `core` only, and are tested on the host as
+//! well. The VM's side is
 //! [`Irqs`](crate::vm::irq::Irqs), which exists once the client has asked for controllers in the kernel
 //! (`vm.irqs()` is `None` before); devices in the kernel keep an `Arc` of it:
 //!
@@ -26,9 +28,10 @@
 //!   [`LineUser`](crate::vm::irq::LineUser) told when a GSI is acknowledged or its mask changes.
 //! - Registers of devices are found through [`Bus`](crate::vm::bus::Bus).
 
+pub(crate) mod ioapic;
+pub(crate) mod pic;
 pub(crate) mod routing;
 
-#[allow(unused_imports, reason = "not every part has its caller yet")]
 pub(crate) use self::routing::{
     Msi,
     Pin,

@@ -13,7 +13,7 @@ pub(crate) const MAX_ROUTES: u32 = 4096;
 pub(crate) const PIC_PINS: u8 = 16;
 
 /// Pins of the I/O APIC.
-pub(crate) const IOAPIC_PINS: u8 = 24;
+pub(crate) const IOAPIC_PINS: u8 = super::ioapic::PINS;
 
 /// No GSI leads to a pin.
 const NO_GSI: u16 = u16::MAX;
