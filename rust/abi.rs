@@ -15,7 +15,6 @@ mod capability;
 mod command;
 mod convert;
 mod device_attr;
-mod eventfd;
 mod irq;
 mod msr_filter;
 mod msr_list;

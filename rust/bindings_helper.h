@@ -11,7 +11,6 @@
 #include <linux/preempt.h>
 #include <linux/syscore_ops.h>
 
-#include "helpers/eventfd.h"
 #include "helpers/helpers.h"
 #include "helpers/ioctl.h"
 #include "helpers/mm.h"

@@ -21,7 +21,7 @@ pub(crate) mod event_state;
 mod events;
 mod exits;
 pub(crate) mod guest_debug;
-pub(crate) mod hypercall;
+mod hypercall;
 pub(crate) mod interrupt;
 mod io;
 mod msr;
@@ -68,6 +68,7 @@ use crate::{
     memory::DirtyRing,
     mmu::Root,
     vm::{
+        irq::Irqs,
         settings::{
             Quirk,
             Settings, //
@@ -141,8 +142,8 @@ pub(crate) struct Outfit {
     pub(crate) root: Root,
     /// It is the one that boots.
     pub(crate) bootstrap: bool,
-    /// It has a local APIC in the kernel.
-    pub(crate) in_kernel_apic: bool,
+    /// The VM's interrupt lines, if it has a local APIC in the kernel.
+    pub(crate) irqs: Option<Arc<Irqs>>,
     /// What it runs on without paging, where that is not its own.
     pub(crate) nonpaged: Option<Nonpaged>,
     /// Its ring of written pages.
@@ -179,15 +180,17 @@ impl Vcpu {
             id,
             root,
             bootstrap,
-            in_kernel_apic,
+            irqs,
             nonpaged,
             ring,
         } = outfit;
         let doorbell = Arc::pin_init(Doorbell::new(), GFP_KERNEL_ACCOUNT)?;
-        let controller = if in_kernel_apic {
-            Some(InterruptController::new(id, doorbell.clone())?)
-        } else {
-            None
+        let controller = match &irqs {
+            Some(irqs) => {
+                let chips = irqs.chips().cloned();
+                Some(InterruptController::new(id, doorbell.clone(), chips)?)
+            }
+            None => None,
         };
         let vpid = if hypervisor.capabilities.vpid() {
             hypervisor.vpids.take()
@@ -235,7 +238,7 @@ impl Vcpu {
             let mut owned = vcpu.lock()?;
             vcpu.reset_controller(&mut owned.state, bootstrap, settings);
             vcpu.reset(&mut owned);
-            if !bootstrap && in_kernel_apic {
+            if !bootstrap && irqs.is_some() {
                 owned.state.mp_state = MpState::Uninitialized;
             }
         }
@@ -277,7 +280,7 @@ impl Vcpu {
 
     /// Returns how other threads reach the vCPU.
     #[inline]
-    pub(crate) fn doorbell(&self) -> &Doorbell {
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
         &self.doorbell
     }
 

@@ -9,7 +9,7 @@
 //! 3. the mutex of slot changes (`memory`); memory management's own locks; that of the table of
 //!    destinations (`destinations`)
 //! 4. the tables' reader-writer lock, then the locks below it (`mmu`)
-//! 5. the spinlock of [`Vcpus`]
+//! 5. the spinlock of the PICs; that of the I/O APIC, then that of [`Vcpus`]
 //! 6. a vCPU's doorbell (`vcpu/request`)
 //!
 //! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
@@ -22,7 +22,6 @@ pub(crate) mod destinations;
 mod internal_memory;
 pub(crate) mod ioeventfd;
 pub(crate) mod irq;
-pub(crate) mod irqfd;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
@@ -41,7 +40,6 @@ use self::{
         Irqs,
         Kind, //
     },
-    irqfd::IrqFds,
     msr_filter::MsrFilter,
     settings::{
         Quirk,
@@ -285,7 +283,6 @@ pub(crate) struct Vm {
     bus: SetOnce<Pin<KBox<Bus>>>,
     /// Interrupt lines, once there are local APICs in the kernel.
     irqs: SetOnce<Arc<Irqs>>,
-    irqfds: IrqFds,
     #[pin]
     tsc: SpinLock<TscSync>,
     #[pin]
@@ -337,7 +334,6 @@ impl Vm {
                 settings <- Settings::new(),
                 coalesced <- Coalesced::new(),
                 ioeventfds <- IoEventFds::new(),
-                irqfds: IrqFds::new()?,
                 bus: SetOnce::new(),
                 irqs: SetOnce::new(),
                 tsc <- new_spinlock!(TscSync::new()),
@@ -399,7 +395,7 @@ impl Vm {
             id,
             root: self.mmu.root(),
             bootstrap: id == config.boot_cpu_id,
-            in_kernel_apic: self.irqs.as_ref().is_some(),
+            irqs: self.irqs().cloned(),
             nonpaged,
             ring,
         };
@@ -487,6 +483,23 @@ impl Vm {
         rings.enable(bytes, processor_logs)
     }
 
+    /// Gives every vCPU a local APIC in the kernel, and the VM a pair of PICs and an I/O APIC.
+    ///
+    /// `EEXIST` if it has controllers in the kernel already, `EINVAL` after a vCPU was created.
+    pub(crate) fn create_irqchip(&self) -> Result {
+        let config = self.config.lock();
+        if self.irqs().is_some() {
+            return Err(EEXIST);
+        }
+        if config.created > 0 {
+            return Err(EINVAL);
+        }
+        let irqs = Irqs::new(self.vcpus.clone(), Kind::Full)?;
+        irqs.add_devices(self.make_bus(&config)?)?;
+        self.irqs.populate(irqs);
+        Ok(())
+    }
+
     /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.
     pub(crate) fn split_irqchip(&self, pins: u64) -> Result {
         let config = self.config.lock();
@@ -496,8 +509,9 @@ impl Vm {
         if self.irqs().is_some() || config.created > 0 {
             return Err(EEXIST);
         }
-        self.irqs
-            .populate(Irqs::new(self.vcpus.clone(), Kind::Split)?);
+        // CAST: At most MAX_ROUTES.
+        let kind = Kind::Split { pins: pins as u32 };
+        self.irqs.populate(Irqs::new(self.vcpus.clone(), kind)?);
         Ok(())
     }
 
@@ -528,9 +542,13 @@ impl Vm {
     }
 
     /// Returns the devices in the kernel, to add one or remove it.
-    #[expect(dead_code, reason = "there is no device in the kernel yet")]
+    #[allow(dead_code, reason = "not every part has its caller yet")]
     pub(crate) fn bus(&self) -> Result<&Bus> {
-        let _config = self.config.lock();
+        self.make_bus(&self.config.lock())
+    }
+
+    /// See [`Vm::bus`]; who calls holds the configuration lock.
+    fn make_bus(&self, _config: &Config) -> Result<&Bus> {
         if self.bus.as_ref().is_none() {
             self.bus.populate(Bus::new()?);
         }
@@ -577,7 +595,8 @@ impl Vm {
 
     /// Returns whether the client has the I/O APIC, and the vCPUs have local APICs in the kernel.
     pub(crate) fn has_split_irqchip(&self) -> bool {
-        self.irqs().is_some_and(|irqs| irqs.kind() == Kind::Split)
+        self.irqs()
+            .is_some_and(|irqs| matches!(irqs.kind(), Kind::Split { .. }))
     }
 
     /// Returns what may change while vCPUs run.
@@ -617,11 +636,6 @@ impl Vm {
     #[inline]
     pub(crate) fn coalesced(&self) -> &Coalesced {
         &self.coalesced
-    }
-
-    /// Returns the eventfds that interrupt the guest.
-    pub(crate) fn irqfds(&self) -> &IrqFds {
-        &self.irqfds
     }
 
     /// Returns the eventfds that the guest signals.

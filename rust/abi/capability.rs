@@ -12,7 +12,6 @@ use crate::{
     memory::MAX_RING_BYTES,
     vcpu::{
         guest_debug,
-        hypercall,
         tsc,
         COALESCED_PAGE, //
     },
@@ -66,7 +65,6 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_READONLY_MEM
         | KVM_CAP_COALESCED_PIO
         | KVM_CAP_IOEVENTFD
-        | KVM_CAP_IRQFD
         | KVM_CAP_IOEVENTFD_ANY_LENGTH
         | KVM_CAP_IOEVENTFD_NO_LENGTH
         | KVM_CAP_MMU_SHADOW_CACHE_CONTROL
@@ -87,6 +85,8 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_SPLIT_IRQCHIP
         | KVM_CAP_SIGNAL_MSI
         | KVM_CAP_IRQ_INJECT_STATUS
+        | KVM_CAP_IRQCHIP
+        | KVM_CAP_IOAPIC_POLARITY_IGNORED
         | KVM_CAP_SET_BOOT_CPU_ID
         | KVM_CAP_SET_TSS_ADDR
         | KVM_CAP_SET_IDENTITY_MAP_ADDR
@@ -107,11 +107,6 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_X86_MSR_FILTER
         | KVM_CAP_SYS_ATTRIBUTES
         | KVM_CAP_VCPU_ATTRIBUTES
-        | KVM_CAP_EXIT_ON_EMULATION_FAILURE
-        | KVM_CAP_EXT_EMUL_CPUID
-        | KVM_CAP_ONE_REG
-        | KVM_CAP_LAST_CPU
-        | KVM_CAP_NOP_IO_DELAY
         | KVM_CAP_DISABLE_QUIRKS
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
@@ -120,7 +115,6 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         // CAST: A few bits, and small numbers.
         KVM_CAP_X2APIC_API => X2APIC_API as i32,
         KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,
-        KVM_CAP_EXIT_HYPERCALL => hypercall::FOR_CLIENT as i32,
         KVM_CAP_TSC_CONTROL | KVM_CAP_VM_TSC_CONTROL => {
             i32::from(tsc::can_scale(&hypervisor.capabilities))
         }

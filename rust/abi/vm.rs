@@ -5,7 +5,6 @@
 use super::{
     capability,
     command::command,
-    eventfd,
     irq,
     msr_filter,
     stats_fd::VmStats,
@@ -18,19 +17,21 @@ use crate::{
             self,
             FileObject, //
         },
+        eventfd::EventFd,
         uaccess, //
     },
     memory::{
         Logging,
         Region, //
     },
-    vcpu::{
-        hypercall,
-        tsc::requested_khz, //
-    },
+    vcpu::tsc::requested_khz,
     vm::{
         bus::Space,
         coalesced::Zone,
+        ioeventfd::{
+            Doorbell,
+            Kind, //
+        },
         Vm, //
     },
     x86::addr::{
@@ -58,10 +59,6 @@ pub(super) struct VmFile;
 
 impl FileObject for VmFile {
     type Pointer = Arc<Vm>;
-
-    fn closed(vm: ArcBorrow<'_, Vm>) {
-        vm.irqfds().close();
-    }
 
     fn ioctl(vm: ArcBorrow<'_, Vm>, command: u32, argument: usize) -> Result<isize> {
         vm.check_owner()?;
@@ -114,6 +111,12 @@ impl FileObject for VmFile {
                 vm.set_boot_cpu_id(argument as u64)?;
                 Ok(0)
             }
+            KVM_RS_IOCTL_CREATE_IRQCHIP => {
+                vm.create_irqchip()?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_GET_IRQCHIP => irq::get_irqchip(&vm, argument),
+            KVM_RS_IOCTL_SET_IRQCHIP => irq::set_irqchip(&vm, argument),
             KVM_RS_IOCTL_SIGNAL_MSI => irq::signal_msi(
                 &vm,
                 &command!(KVM_RS_IOCTL_SIGNAL_MSI: kvm_msi).read(argument)?,
@@ -169,13 +172,9 @@ impl FileObject for VmFile {
                 vm.coalesced().unregister(coalesced_zone(&zone)?);
                 Ok(0)
             }
-            KVM_RS_IOCTL_IOEVENTFD => eventfd::ioeventfd(
+            KVM_RS_IOCTL_IOEVENTFD => ioeventfd(
                 &vm,
                 &command!(KVM_RS_IOCTL_IOEVENTFD: kvm_ioeventfd).read(argument)?,
-            ),
-            KVM_RS_IOCTL_IRQFD => eventfd::irqfd(
-                &vm,
-                &command!(KVM_RS_IOCTL_IRQFD: kvm_irqfd).read(argument)?,
             ),
             KVM_RS_IOCTL_SET_TSS_ADDR => {
                 vm.set_tss_address(argument as u64)?;
@@ -214,6 +213,34 @@ fn coalesced_zone(zone: &kvm_rs_coalesced_zone) -> Result<Zone> {
         start: zone.addr,
         size: zone.size,
     })
+}
+
+/// Has a write of the guest signal an eventfd, or no longer.
+fn ioeventfd(vm: &Vm, request: &kvm_ioeventfd) -> Result<isize> {
+    let has = |flag: u32| request.flags & flag != 0;
+    let doorbell = Doorbell {
+        kind: if has(KVM_RS_IOEVENTFD_PIO) {
+            Kind::Pio
+        } else if has(KVM_RS_IOEVENTFD_VIRTIO_CCW_NOTIFY) {
+            Kind::VirtioCcw
+        } else {
+            Kind::Mmio
+        },
+        address: request.addr,
+        length: request.len,
+        value: has(KVM_RS_IOEVENTFD_DATAMATCH).then_some(request.datamatch),
+    };
+    if has(KVM_RS_IOEVENTFD_DEASSIGN) {
+        let eventfd = EventFd::from_fd(request.fd)?;
+        vm.ioeventfds().deassign(&doorbell, &eventfd)?;
+        return Ok(0);
+    }
+    if !doorbell.is_valid() || request.flags & !KVM_RS_IOEVENTFD_VALID != 0 {
+        return Err(EINVAL);
+    }
+    vm.ioeventfds()
+        .assign(doorbell, EventFd::from_fd(request.fd)?)?;
+    Ok(0)
 }
 
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
@@ -277,17 +304,6 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         }
         KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
-        KVM_CAP_EXIT_HYPERCALL => {
-            let hypercalls = u32::try_from(argument).map_err(|_| EINVAL)?;
-            if hypercalls & !hypercall::FOR_CLIENT != 0 {
-                return Err(EINVAL);
-            }
-            vm.settings().set_user_hypercalls(hypercalls);
-        }
-        KVM_CAP_EXIT_ON_EMULATION_FAILURE if argument > 1 => return Err(EINVAL),
-        KVM_CAP_EXIT_ON_EMULATION_FAILURE => {
-            vm.settings().set_emulation_failures_exit(argument != 0);
-        }
         KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),
         KVM_CAP_X86_USER_SPACE_MSR => {
             const VALID: u32 = KVM_MSR_EXIT_REASON_INVAL

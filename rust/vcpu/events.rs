@@ -12,6 +12,7 @@ use super::{
     Vcpu, //
 };
 use crate::{
+    vm::Vm,
     vmx::{
         controls::primary,
         exit::Exit,
@@ -70,6 +71,8 @@ pub(crate) struct Events {
     pub(crate) triple_fault: bool,
     /// VM entry may not accept the state of a guest that is not unrestricted: look at it.
     pub(crate) entry_unchecked: bool,
+    /// The client's I/O APIC is to be told that an interrupt with this vector ended.
+    pub(crate) ioapic_eoi: Option<u8>,
     /// An instruction that was executed in software has trapped to the client, which debugs the guest.
     pub(crate) debug_trap: bool,
 }
@@ -79,13 +82,13 @@ impl Events {
     /// VM entry may not accept the guest's state.
     #[inline]
     pub(crate) fn come_first(&self) -> bool {
-        self.triple_fault | self.debug_trap | self.entry_unchecked
+        self.triple_fault | self.debug_trap | self.entry_unchecked | self.ioapic_eoi.is_some()
     }
 
     /// Returns whether the client is to be told something before the guest goes on.
     #[inline]
     pub(crate) fn are_for_client(&self) -> bool {
-        self.triple_fault | self.debug_trap
+        self.triple_fault | self.debug_trap | self.ioapic_eoi.is_some()
     }
 }
 
@@ -179,7 +182,13 @@ impl State {
     /// Returns whether it may not: what is due has to be delivered by software first.
     #[inline]
     #[must_use]
-    pub(crate) fn inject(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) -> bool {
+    pub(crate) fn inject(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        window: bool,
+    ) -> bool {
         let events = &self.events;
         let quiet = events.interrupted.is_none()
             && events.exception.is_none()
@@ -193,7 +202,7 @@ impl State {
             self.set_windows(vmcs, 0);
             false
         } else {
-            self.inject_slow(vcpu, vmcs, window);
+            self.inject_slow(vm, vcpu, vmcs, window);
             // After an interrupt was taken, and for the TPR as it is now.
             self.tpr_shadow.set_threshold(vmcs, vcpu.tpr_threshold());
             self.must_deliver()
@@ -201,7 +210,7 @@ impl State {
     }
 
     #[cold]
-    fn inject_slow(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
+    fn inject_slow(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
         let mut windows = 0;
         let mut injected = true;
         if let Some(interrupted) = self.events.interrupted.take() {
@@ -240,7 +249,7 @@ impl State {
 
         if vcpu.has_interrupt(self) {
             if !injected && self.takes_interrupts(vmcs) {
-                if let Some(vector) = vcpu.take_interrupt(self) {
+                if let Some(vector) = vcpu.take_interrupt(vm, self) {
                     let event = EventInfo::interrupt(vector);
                     tracing::injection(vcpu, &event, false);
                     self.inject_event(vmcs, event, 0);

@@ -162,7 +162,10 @@ pub(crate) fn handle(
         Exit::NmiWindow | Exit::TprBelowThreshold => Step::Resume,
         Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
-        Exit::Vmcall => resume_if(state.hypercall(vm, vcpu, vmcs)),
+        Exit::Vmcall => {
+            state.hypercall(vmcs);
+            Step::Resume
+        }
         Exit::VmxInstruction(_) | Exit::Foreign => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
@@ -461,7 +464,8 @@ fn exception(
             });
             Step::Resume
         }
-        Vector::UD => Step::Later(Later::InvalidOpcode),
+        Vector::UD if vm.settings().has(Quirk::FixHypercall) => Step::Later(Later::InvalidOpcode),
+        Vector::UD => raise(state, Exception::invalid_opcode()),
         Vector::PF if state.is_shadow() => {
             let code = event.error_code.unwrap_or(0);
             let access = FaultAccess::of_page_fault(code);
@@ -523,7 +527,7 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
             state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
         }),
-        Later::InvalidOpcode => hypercall::fix(vm, vcpu, owned),
+        Later::InvalidOpcode => hypercall::fix(vm, owned),
     }
 }
 

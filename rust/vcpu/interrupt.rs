@@ -49,6 +49,7 @@ use crate::{
         timer::HostTimer, //
     },
     vm::{
+        irq::Chips,
         settings::{
             Quirk,
             Settings, //
@@ -66,7 +67,13 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// The registers of a local APIC in a page of their own: the virtual-APIC page of the VMCS, in which the
@@ -93,17 +100,27 @@ pub(crate) struct InterruptController {
     lapic: Lapic<RegisterPage>,
     #[pin]
     timer: HostTimer<Ring>,
+    /// The VM's other controllers, if they are in the kernel too.
+    chips: Option<Arc<Chips>>,
+    /// The vector of the real-time clock's interrupt that the vCPU has yet to end, plus 1, or 0.
+    rtc: Atomic<u32>,
 }
 
 impl InterruptController {
     /// Returns the controller of the vCPU with the APIC ID `id`, whose timer rings `doorbell`.
     ///
     /// [`Vcpu::reset_controller`] makes it ready for use.
-    pub(crate) fn new(id: u32, doorbell: Arc<Doorbell>) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        id: u32,
+        doorbell: Arc<Doorbell>,
+        chips: Option<Arc<Chips>>,
+    ) -> Result<Arc<Self>> {
         Arc::pin_init(
             try_pin_init!(Self {
                 lapic: Lapic::new(RegisterPage::new()?, id),
                 timer <- HostTimer::new(Ring::new(doorbell)),
+                chips,
+                rtc: Atomic::new(0),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -118,6 +135,28 @@ impl InterruptController {
     #[inline]
     pub(crate) fn lapic(&self) -> &Lapic<RegisterPage> {
         &self.lapic
+    }
+
+    /// Returns whether the PICs in the kernel have an interrupt.
+    #[inline]
+    fn pic_asks(&self) -> bool {
+        self.chips.as_ref().is_some_and(|chips| chips.pic_asks())
+    }
+
+    /// Notes the vector of the real-time clock's interrupt that the vCPU has yet to end, if any.
+    pub(crate) fn expect_rtc_end(&self, vector: Option<u8>) {
+        let value = vector.map_or(0, |vector| u32::from(vector) + 1);
+        self.rtc.store(value, Relaxed);
+    }
+
+    /// Returns whether `vector`, which ended, is that of the real-time clock's interrupt. The I/O APIC
+    /// is locked.
+    pub(crate) fn ends_rtc(&self, vector: u8) -> bool {
+        let ends = self.rtc.load(Relaxed) == u32::from(vector) + 1;
+        if ends {
+            self.rtc.store(0, Relaxed);
+        }
+        ends
     }
 }
 
@@ -183,24 +222,34 @@ impl Vcpu {
     /// [`Vcpu::has_interrupt`] is false.
     #[inline]
     pub(crate) fn may_have_interrupt(&self) -> bool {
-        self.controller()
-            .is_some_and(|controller| controller.lapic.highest_request().is_some())
+        self.controller().is_some_and(|controller| {
+            controller.lapic.highest_request().is_some() || controller.pic_asks()
+        })
     }
 
     /// Returns whether an interrupt is to be delivered as soon as the guest takes interrupts.
     pub(crate) fn has_interrupt(&self, state: &State) -> bool {
         self.has_client_interrupt(state)
-            || self
-                .controller()
-                .is_some_and(|controller| controller.lapic.next_interrupt().is_some())
+            || self.controller().is_some_and(|controller| {
+                let lapic = &controller.lapic;
+                controller.pic_asks() && lapic.accepts_pic() || lapic.next_interrupt().is_some()
+            })
     }
 
     /// Returns the vector of the interrupt to be delivered next, which counts as delivered then.
-    pub(crate) fn take_interrupt(&self, state: &mut State) -> Option<u8> {
+    ///
+    /// That of a PIC comes first.
+    pub(crate) fn take_interrupt(&self, vm: &Vm, state: &mut State) -> Option<u8> {
         if self.has_client_interrupt(state) {
             return state.events.interrupt.take();
         }
         let controller = self.controller()?;
+        if controller.pic_asks() && controller.lapic.accepts_pic() {
+            let vector = vm.irqs().and_then(|irqs| irqs.take_pic_interrupt());
+            if vector.is_some() {
+                return vector;
+            }
+        }
         let vector = controller.lapic.next_interrupt()?;
         controller.lapic.acknowledge(vector);
         Some(vector)
@@ -216,7 +265,13 @@ impl Vcpu {
     /// get through the local APIC.
     pub(crate) fn accepts_client_interrupt(&self) -> bool {
         self.controller()
-            .is_none_or(|controller| controller.lapic.accepts_pic())
+            .is_none_or(|controller| controller.chips.is_none() && controller.lapic.accepts_pic())
+    }
+
+    /// Returns whether the PICs are in the kernel.
+    pub(crate) fn has_pic(&self) -> bool {
+        self.controller()
+            .is_some_and(|controller| controller.chips.is_some())
     }
 
     /// Returns the class below which a write to the TPR has to exit, 0 for none.

@@ -146,11 +146,6 @@ pub(crate) enum Pending {
         /// Length of the instruction.
         length: u32,
     },
-    /// A hypercall that the client does.
-    Hypercall {
-        /// Length of the instruction.
-        length: u32,
-    },
     /// An instruction that is executed in software and accesses a device.
     Mmio {
         /// The instruction.

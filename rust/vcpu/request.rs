@@ -49,6 +49,8 @@ pub(crate) enum Request {
     Intercepts,
     /// The mode of the local APIC, or the APIC-access page, is another one.
     ApicAccess,
+    /// Lines of the I/O APIC may be up that it has stopped looking at for a while.
+    IoapicLines,
     /// The processor is to log the pages that the guest writes, or no longer.
     DirtyLogging,
     /// The ring of written pages may have to be emptied by the client first.

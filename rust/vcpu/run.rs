@@ -91,7 +91,9 @@ pub(crate) fn run(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
     owned.state.fpu.unload();
     owned.with_vmcs(|vmcs, state| {
         let if_flag = state.rflags(vmcs) & Rflags::IF.value() != 0;
-        let ready = vcpu.accepts_client_interrupt() && state.takes_client_interrupt(vmcs);
+        // PICs in the kernel ask nothing of the client.
+        let ready =
+            vcpu.has_pic() || vcpu.accepts_client_interrupt() && state.takes_client_interrupt(vmcs);
         let (cr8, base) = (vcpu.cr8(state), vcpu.apic_base(state));
         vcpu.run_page()
             .set_state(if_flag, ready, u64::from(cr8), base);
@@ -158,10 +160,6 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             owned.with_vmcs(|vmcs, state| state.complete_msr(vcpu, vmcs, read, length));
             Ok(Next::Resume)
         }
-        Some(Pending::Hypercall { length }) => {
-            owned.with_vmcs(|vmcs, state| state.complete_hypercall(vcpu, vmcs, length));
-            Ok(Next::Resume)
-        }
         Some(Pending::Mmio {
             instruction,
             rip,
@@ -224,6 +222,11 @@ fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
         vcpu.count_event(Event::TlbFlush);
         state.owed.add_stale_tables(vcpu.root());
     }
+    if taken.has(Request::IoapicLines) {
+        if let Some(irqs) = vm.irqs() {
+            irqs.request_waiting();
+        }
+    }
     if taken.has(Request::Timer) {
         vcpu.on_timer(state);
     }
@@ -251,6 +254,10 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     if owned.state.events.triple_fault {
         owned.state.events.triple_fault = false;
         vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
+        return Ok(Next::ToUser);
+    }
+    if let Some(vector) = owned.state.events.ioapic_eoi.take() {
+        vcpu.run_page().set_ioapic_eoi(vector);
         return Ok(Next::ToUser);
     }
     if owned.state.events.debug_trap {
@@ -347,7 +354,7 @@ fn enter_once(
         doorbell.leave();
         return Entered::NotNow;
     }
-    if state.inject(vcpu, vmcs, window) {
+    if state.inject(vm, vcpu, vmcs, window) {
         doorbell.leave();
         return Entered::NotNow;
     }

@@ -163,6 +163,12 @@ impl RunPage {
         get!(self.__bindgen_anon_1.mmio.data)
     }
 
+    /// Sets up KVM_EXIT_IOAPIC_EOI for an interrupt with this vector.
+    pub(crate) fn set_ioapic_eoi(&self, vector: u8) {
+        self.set_exit_reason(bindings::KVM_EXIT_IOAPIC_EOI);
+        set!(self.__bindgen_anon_1.eoi.vector = vector);
+    }
+
     /// Sets up KVM_EXIT_DEBUG for an exception at the linear address `pc`.
     pub(crate) fn set_debug(&self, exception: u32, pc: u64) {
         self.set_exit_reason(bindings::KVM_EXIT_DEBUG);
@@ -268,21 +274,6 @@ impl RunPage {
     pub(crate) fn msr_data(&self) -> Option<u64> {
         let failed = get!(self.__bindgen_anon_1.msr.error) != 0;
         (!failed).then(|| get!(self.__bindgen_anon_1.msr.data))
-    }
-
-    /// Sets up KVM_EXIT_HYPERCALL.
-    pub(crate) fn set_hypercall(&self, number: u64, arguments: [u64; 6], flags: u64) {
-        self.set_exit_reason(bindings::KVM_EXIT_HYPERCALL);
-        set!(self.__bindgen_anon_1.hypercall.nr = number);
-        set!(self.__bindgen_anon_1.hypercall.args = arguments);
-        // Clients that do not know of it leave it as it is.
-        set!(self.__bindgen_anon_1.hypercall.ret = 0);
-        set!(self.__bindgen_anon_1.hypercall.__bindgen_anon_1.flags = flags);
-    }
-
-    /// Returns what the client wants a hypercall to return.
-    pub(crate) fn hypercall_result(&self) -> u64 {
-        get!(self.__bindgen_anon_1.hypercall.ret)
     }
 
     /// Sets up KVM_EXIT_SYSTEM_EVENT or another exit without details.

@@ -89,10 +89,10 @@ impl Ranges {
             .any(|range| range.covers(address, len) && take(&*range.device))
     }
 
-    /// Returns a copy with room for one more, of the ranges that `keep` says.
-    fn copy(&self, keep: impl Fn(&Range) -> bool) -> Result<Self> {
+    /// Returns a copy with room for `room` more, of the ranges that `keep` says.
+    fn copy(&self, room: usize, keep: impl Fn(&Range) -> bool) -> Result<Self> {
         let mut copy = Self {
-            list: KVVec::with_capacity(self.list.len() + 1, GFP_KERNEL_ACCOUNT)?,
+            list: KVVec::with_capacity(self.list.len() + room, GFP_KERNEL_ACCOUNT)?,
             largest: 0,
         };
         for range in self.list.iter().filter(|range| keep(range)) {
@@ -171,12 +171,25 @@ impl Bus {
         size: u64,
         device: Arc<dyn Device>,
     ) -> Result {
-        let range = Range {
-            start,
-            size,
-            device,
-        };
-        self.replace(space, |_| true, Some(range))
+        self.add_all([(space, start, size, device)])
+    }
+
+    /// Adds several ranges of devices, or none if it fails; see [`Bus::add`].
+    pub(crate) fn add_all<const N: usize>(
+        &self,
+        ranges: [(Space, u64, u64, Arc<dyn Device>); N],
+    ) -> Result {
+        let all = |_: &Range| true;
+        self.replace(N, (all, all), |devices| {
+            for (space, start, size, device) in ranges {
+                devices.ranges_mut(space).insert(Range {
+                    start,
+                    size,
+                    device,
+                })?;
+            }
+            Ok(())
+        })
     }
 
     /// Removes all ranges of a device in one space. Sleeps until nobody is in the device on their
@@ -184,25 +197,28 @@ impl Bus {
     ///
     /// Fails with `ENOMEM` and leaves the device there.
     pub(crate) fn remove(&self, space: Space, device: &dyn Device) -> Result {
-        let other = |range: &Range| !core::ptr::addr_eq(&*range.device, device);
-        self.replace(space, other, None)
+        let stays = |other: Space| {
+            move |range: &Range| other != space || !core::ptr::addr_eq(&*range.device, device)
+        };
+        self.replace(0, (stays(Space::Mmio), stays(Space::Pio)), |_| Ok(()))
     }
 
-    /// Replaces the devices by those that `keep` says, and one more.
-    fn replace(&self, space: Space, keep: impl Fn(&Range) -> bool, more: Option<Range>) -> Result {
+    /// Replaces the devices by those that `keep` says (memory-mapped, on ports), and up to `room` that
+    /// `add` adds.
+    fn replace(
+        &self,
+        room: usize,
+        keep: (impl Fn(&Range) -> bool, impl Fn(&Range) -> bool),
+        add: impl FnOnce(&mut Devices) -> Result,
+    ) -> Result {
         let _changing = self.changing.lock();
-        let all = |_: &Range| true;
         let mut devices = {
             let old = self.devices.read();
-            let (mmio, pio) = match space {
-                Space::Mmio => (old.mmio.copy(keep)?, old.pio.copy(all)?),
-                Space::Pio => (old.mmio.copy(all)?, old.pio.copy(keep)?),
-            };
+            let mmio = old.mmio.copy(room, keep.0)?;
+            let pio = old.pio.copy(room, keep.1)?;
             KBox::new(Devices { mmio, pio }, GFP_KERNEL_ACCOUNT)?
         };
-        if let Some(range) = more {
-            devices.ranges_mut(space).insert(range)?;
-        }
+        add(&mut devices)?;
         drop(self.devices.replace(devices));
         Ok(())
     }

@@ -4,10 +4,21 @@
 //!
 //! See [`crate::irqchip`] for the vocabulary.
 
+mod chips;
+mod devices;
+mod eoi;
+
+pub(crate) use self::{
+    chips::Chips,
+    eoi::End, //
+};
+
+use self::eoi::Filter;
 use super::Vcpus;
 use crate::{
     irqchip::{
         Msi,
+        Pin,
         Routes,
         Target, //
     },
@@ -30,6 +41,7 @@ use kernel::{
 /// Who drives a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(dead_code, reason = "not every part has its caller yet")]
+#[repr(u8)]
 pub(crate) enum Source {
     /// The client, and irqfds without a resampler.
     Client,
@@ -39,6 +51,13 @@ pub(crate) enum Source {
     Timer,
 }
 
+impl Source {
+    /// Returns the bit that stands for the source where they are put together.
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
 /// How many vCPUs got an interrupt.
 ///
 /// `None`: it was ignored, since it is masked, leads nowhere or reached nobody. `Some(0)`: it was
@@ -46,7 +65,6 @@ pub(crate) enum Source {
 pub(crate) type Delivered = Option<usize>;
 
 /// Who is told what becomes of a line. The methods must not sleep; they may raise and lower lines.
-#[allow(dead_code, reason = "not every part has its caller yet")]
 pub(crate) trait LineUser: Send + Sync {
     /// The guest has ended an interrupt of the line.
     fn acknowledged(&self);
@@ -72,8 +90,13 @@ struct Use {
 /// Which controllers are in the kernel besides the local APICs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// None: the client has them.
-    Split,
+    /// None: the client has them, and this many pins of an I/O APIC, to which the first GSIs lead.
+    Split {
+        /// The number of pins.
+        pins: u32,
+    },
+    /// All: a pair of PICs and an I/O APIC.
+    Full,
 }
 
 /// The interrupt lines of a VM whose local APICs are in the kernel.
@@ -81,6 +104,10 @@ pub(crate) enum Kind {
 pub(crate) struct Irqs {
     vcpus: Arc<Vcpus>,
     kind: Kind,
+    /// The controllers in the kernel.
+    chips: Option<Arc<Chips>>,
+    /// The vectors whose end an I/O APIC wants to know.
+    filter: Filter,
     #[pin]
     routes: SrcuCell<Routes>,
     #[pin]
@@ -94,21 +121,26 @@ pub(crate) struct Irqs {
 impl Irqs {
     /// Returns the lines of a VM with these vCPUs, whose GSIs lead nowhere yet.
     pub(super) fn new(vcpus: Arc<Vcpus>, kind: Kind) -> Result<Arc<Self>> {
-        let routes = match kind {
-            Kind::Split => Routes::empty()?,
+        let (routes, chips) = match kind {
+            Kind::Split { .. } => (Routes::empty()?, None),
+            Kind::Full => (Routes::standard()?, Some(Chips::new()?)),
         };
         let users = KBox::new(KVVec::new(), GFP_KERNEL_ACCOUNT)?;
         let none = KBox::new(KVVec::new(), GFP_KERNEL_ACCOUNT)?;
-        Arc::pin_init(
+        let irqs = Arc::pin_init(
             try_pin_init!(Self {
                 vcpus,
                 kind,
+                chips,
+                filter: Filter::new(),
                 routes <- SrcuCell::new(routes),
                 users <- SrcuCell::new(users),
                 changing <- new_mutex!(Some(none)),
             }? Error),
             GFP_KERNEL_ACCOUNT,
-        )
+        )?;
+        irqs.refresh_filter();
+        Ok(irqs)
     }
 
     /// Returns which controllers are in the kernel.
@@ -119,21 +151,33 @@ impl Irqs {
     /// Replaces the routes. Sleeps until nobody uses the old ones any more.
     pub(crate) fn set_routes(&self, routes: KBox<Routes>) {
         let _changing = self.changing.lock();
-        drop(self.routes.replace(routes));
+        // Interrupts of the new routes may be on their way, and end, before the readers of the old ones
+        // are done.
+        self.add_to_filter(&routes);
+        let old = self.routes.replace(routes);
+        self.refresh_filter();
+        drop(old);
     }
 
     /// Raises or lowers the line `gsi` on behalf of `source`, and returns how many vCPUs got an
     /// interrupt from that.
     ///
     /// A message is sent when the line is raised. To be called with interrupts on.
-    pub(crate) fn set(&self, _source: Source, gsi: u32, up: bool) -> Delivered {
+    #[allow(dead_code, reason = "not every part has its caller yet")]
+    pub(crate) fn set(&self, source: Source, gsi: u32, up: bool) -> Delivered {
+        self.set_line(source, gsi, up, false)
+    }
+
+    /// As [`Irqs::set`], for who `asks` what became of it: an interrupt of the real-time clock is
+    /// coalesced until the guest has ended the one before.
+    pub(crate) fn set_line(&self, source: Source, gsi: u32, up: bool, asks: bool) -> Delivered {
         let mut total = None;
         let routes = self.routes.read();
         for target in routes.of(gsi) {
             let delivered = match target {
                 Target::Msi(msi) if up => self.send(msi),
-                // There are no controllers yet that a pin could belong to.
-                Target::Msi(_) | Target::Pin(_) => None,
+                Target::Msi(_) => None,
+                Target::Pin(pin) => self.set_pin(*pin, source, up, asks),
             };
             total = sum(total, delivered);
         }
@@ -201,8 +245,35 @@ impl Irqs {
         if let Some(entry) = more {
             users.push(entry, GFP_KERNEL_ACCOUNT)?;
         }
-        drop(self.users.replace(KBox::new(users, GFP_KERNEL_ACCOUNT)?));
+        let old = self.users.replace(KBox::new(users, GFP_KERNEL_ACCOUNT)?);
+        self.refresh_filter();
+        drop(old);
         Ok(())
+    }
+
+    /// Calls `f` with each user of the line that leads to `pin`, until it returns `true`; returns
+    /// whether it did.
+    fn any_user(&self, pin: Pin, f: impl FnMut(&dyn LineUser) -> bool) -> bool {
+        let users = self.users.read();
+        if users.is_empty() {
+            return false;
+        }
+        let Some(gsi) = self.routes.read().gsi_of(pin) else {
+            return false;
+        };
+        users
+            .iter()
+            .filter(|entry| entry.gsi == gsi)
+            .map(|entry| &*entry.user)
+            .any(f)
+    }
+
+    /// Tells the users of the line that leads to `pin`.
+    fn tell(&self, pin: Pin, mut f: impl FnMut(&dyn LineUser)) {
+        self.any_user(pin, |user| {
+            f(user);
+            false
+        });
     }
 }
 

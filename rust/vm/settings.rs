@@ -109,9 +109,6 @@ pub(crate) struct Settings {
     suppression: Atomic<u32>,
     /// Nanoseconds of an undivided count of the local APICs' timers; not 0.
     bus_cycle_ns: Atomic<u64>,
-    /// Hypercalls that go to the client, a bit for each number.
-    user_hypercalls: Atomic<u32>,
-    emulation_failures_exit: Atomic<bool>,
     #[pin]
     msr_filter: SpinLock<Option<Arc<MsrFilter>>>,
 }
@@ -125,8 +122,6 @@ impl Settings {
             platform_info_hidden: Atomic::new(0),
             suppression: Atomic::new(0),
             bus_cycle_ns: Atomic::new(1),
-            user_hypercalls: Atomic::new(0),
-            emulation_failures_exit: Atomic::new(false),
             msr_filter <- new_spinlock!(None),
         })
     }
@@ -189,26 +184,6 @@ impl Settings {
     /// Sets the nanoseconds of an undivided count of the local APICs' timers, for new vCPUs.
     pub(super) fn set_bus_cycle_ns(&self, ns: NonZeroU64) {
         self.bus_cycle_ns.store(ns.get(), Relaxed);
-    }
-
-    /// Returns whether this hypercall goes to the client.
-    pub(crate) fn asks_user_for_hypercall(&self, number: u32) -> bool {
-        self.user_hypercalls.load(Relaxed) & 1u32.checked_shl(number).unwrap_or(0) != 0
-    }
-
-    /// Sets which hypercalls go to the client, a bit for each number.
-    pub(crate) fn set_user_hypercalls(&self, hypercalls: u32) {
-        self.user_hypercalls.store(hypercalls, Relaxed);
-    }
-
-    /// Returns whether an instruction that cannot be emulated always goes to the client.
-    pub(crate) fn emulation_failures_exit(&self) -> bool {
-        self.emulation_failures_exit.load(Relaxed)
-    }
-
-    /// Sets whether an instruction that cannot be emulated always goes to the client.
-    pub(crate) fn set_emulation_failures_exit(&self, on: bool) {
-        self.emulation_failures_exit.store(on, Relaxed);
     }
 
     /// Returns the MSR filter.

@@ -23,6 +23,7 @@ use crate::{
     },
     vm::{
         destinations::Concerned,
+        irq::End,
         Vcpus,
         Vm, //
     }, //
@@ -231,8 +232,20 @@ impl Vcpu {
             // This thread looks before the next VM entry anyway.
             Effect::None | Effect::Recheck => {}
             Effect::Identity => vm.note_destination(self),
-            // The client's I/O APIC would want to know; no route tells yet which vectors are its.
-            Effect::Eoi { .. } => {}
+            Effect::Eoi {
+                vector,
+                level,
+                suppressed,
+            } => {
+                let end = End {
+                    vector,
+                    level,
+                    suppressed,
+                };
+                if vm.irqs().is_some_and(|irqs| irqs.ended(self, end)) {
+                    state.events.ioapic_eoi = Some(vector);
+                }
+            }
             Effect::Ipi(message) => {
                 send(vm.vcpus(), &message, self);
             }

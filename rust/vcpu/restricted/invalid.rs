@@ -66,7 +66,7 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     for _ in 0..TURN {
         let window = vcpu.accepts_client_interrupt() && vcpu.run_page().wants_interrupt_window();
         let open = owned.with_vmcs(|vmcs, state| {
-            if state.real_mode().is_some() && state.inject(vcpu, vmcs, window) {
+            if state.real_mode().is_some() && state.inject(vm, vcpu, vmcs, window) {
                 return false;
             }
             window && state.takes_client_interrupt(vmcs)
