@@ -644,47 +644,6 @@ static void test_ioeventfd(struct table *t)
 	close(fds[1]);
 }
 
-/* Eventfds that interrupt, with no interrupt controller in the kernel and with local APICs. */
-static void test_irqfd(struct table *t)
-{
-	static const struct {
-		unsigned int fd, gsi, flags, resample;
-	} rows[] = {
-		{ 0, 5, 2, 1 }, { 0, 5, 2, 3 }, { 3, 5, 2, 3 }, { 0, 5, 2, 2 },
-		{ 0, 5, 0 }, { 0, 5, 0 }, { 0, 6, 0 }, { 1, 5, 0 }, { 1, 5, 1 }, { 1, 5, 0 },
-		{ 0, 6, 1 }, { 0, 5, 0 }, { 0, 5, 1 }, { 0, 5, 1 }, { 0, 5, 0 },
-		{ 2, 5, 0 }, { 2, 5, 1 }, { 3, 5, 0 }, { 3, 5, 1 },
-		{ 0, 5, 4 }, { 0, 5, 5 }, { 0, 5, 1U << 31 }, { 0, 5, 3, 3 },
-		{ 0, 4095, 0 }, { 0, 4095, 1 }, { 0, 4096, 0 }, { 0, 4096, 1 },
-		{ 0, ~0U, 0 }, { 0, ~0U, 1 },
-	};
-	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
-	unsigned int i, chip;
-	int fds[4];
-
-	for (chip = 0; have(t, KVM_IRQFD) && chip < 2; chip++) {
-		open_vm(t, &t->vm);
-		if (chip)
-			xioctl(t->vm.fd, KVM_ENABLE_CAP, &split);
-		for (i = 0; i < 2; i++)
-			fds[i] = eventfd(0, EFD_CLOEXEC);
-		fds[2] = open("/dev/null", O_RDWR | O_CLOEXEC);
-		fds[3] = -1;
-		for (i = 0; i < ARRAY_SIZE(rows); i++) {
-			struct kvm_irqfd request = {
-				.fd = fds[rows[i].fd], .gsi = rows[i].gsi,
-				.flags = rows[i].flags, .resamplefd = fds[rows[i].resample],
-			};
-
-			record(t, STRICT, try_ioctl(t->vm.fd, KVM_IRQFD, (long)&request),
-			       "IRQFD %u, %s", i, chip ? "split irqchip" : "no irqchip");
-		}
-		for (i = 0; i < 3; i++)
-			close(fds[i]);
-		vm_destroy(&t->vm);
-	}
-}
-
 /* Zones of coalesced I/O, memory that is mapped ahead, and a limit on tables. */
 static void test_ranges(struct table *t)
 {
@@ -1322,7 +1281,7 @@ static void test_lines(struct table *t, const char *mode)
 	}
 	routing.head.flags = 0;
 	for (i = 4096; i; i = i == 4096 ? 4097 : i == 4097 ? ~0U : 0) {
-		static struct kvm_irq_routing_entry many[4100];
+		static struct kvm_irq_routing_entry many[4200];
 		struct kvm_irq_routing *head = (void *)many;
 
 		/* The same route again and again, or too many of them. */
@@ -1333,10 +1292,59 @@ static void test_lines(struct table *t, const char *mode)
 	}
 }
 
+/* Words that tell one state from another: of the first 16 bytes, the rest of 32, and so on. */
+static void record_state(struct table *t, const struct kvm_irqchip *chip, const char *mode,
+			 const char *what)
+{
+	const unsigned char *bytes = (const void *)&chip->chip;
+	unsigned int i, length, hash = 2166136261;
+
+	for (i = 0, length = 16; length <= sizeof(chip->chip); length *= 2) {
+		for (; i < length; i++)
+			hash = (hash ^ bytes[i]) * 16777619;
+		record(t, STRICT, hash, "%s: chip %#x %s, %u bytes", mode, chip->chip_id, what,
+		       length);
+	}
+}
+
+/* The state of each controller, and of some that are not there. */
+static void test_chips(struct table *t, const char *mode)
+{
+	static const unsigned int chips[] = { 0, 1, 2, 3, 4, ~0U };
+	struct kvm_irqchip chip;
+	struct kvm_interrupt irq = { .irq = 0x40 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(chips); i++) {
+		memset(&chip, 0xa5, sizeof(chip));
+		chip.chip_id = chips[i];
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_GET_IRQCHIP, (long)&chip),
+		       "%s: get chip %#x", mode, chips[i]);
+		record_state(t, &chip, mode, "as it was");
+		/* Whatever is set is there. */
+		memset(&chip.chip, 0x5a, sizeof(chip.chip));
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_SET_IRQCHIP, (long)&chip),
+		       "%s: set chip %#x", mode, chips[i]);
+		memset(&chip.chip, 0, sizeof(chip.chip));
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_GET_IRQCHIP, (long)&chip),
+		       "%s: get chip %#x again", mode, chips[i]);
+		record_state(t, &chip, mode, "as it was set");
+	}
+	if (t->vcpu.fd <= 0)
+		return;
+	/* Twice: the first waits. */
+	record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_INTERRUPT, (long)&irq), "%s: interrupt", mode);
+	record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_INTERRUPT, (long)&irq), "%s: another", mode);
+	irq.irq = 256;
+	record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_INTERRUPT, (long)&irq), "%s: none", mode);
+}
+
 /* Interrupt controllers in each order of creation, and their lines and routes. */
 static void test_irqs(struct table *t)
 {
-	static const char * const modes[] = { "no irqchip", "split irqchip", "split irqchip, no pins" };
+	static const char * const modes[] = {
+		"no irqchip", "split irqchip", "split irqchip, no pins", "irqchip",
+	};
 	static const unsigned long pins[] = { 4097, ~0UL, 4096, 24, 0 };
 	unsigned int mode, i;
 
@@ -1347,11 +1355,19 @@ static void test_irqs(struct table *t)
 		};
 
 		open_vm(t, &t->vm);
-		if (mode)
+		t->vcpu.fd = -1;
+		if (mode == 3)
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_CREATE_IRQCHIP, 0),
+			       "%s: made", modes[mode]);
+		else if (mode)
 			record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&split),
 			       "%s: made", modes[mode]);
 		test_lines(t, modes[mode]);
+		test_chips(t, modes[mode]);
 		test_routes(t, modes[mode]);
+		if (mode)
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_CREATE_IRQCHIP, 0),
+			       "%s: irqchip beside it", modes[mode]);
 		for (i = 0; i < ARRAY_SIZE(pins); i++) {
 			split.args[0] = pins[i];
 			/* The first one that is fine, or none. */
@@ -1364,77 +1380,12 @@ static void test_irqs(struct table *t)
 			record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&split),
 			       "%s: split irqchip of %#lx pins after a vcpu", modes[mode], pins[i]);
 		}
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_CREATE_IRQCHIP, 0),
+		       "%s: irqchip after a vcpu", modes[mode]);
 		test_lines(t, modes[mode]);
+		test_chips(t, modes[mode]);
 		drop(t);
 	}
-}
-
-/* Registers by their names, what CPUID is emulated, and what the client may ask to be told. */
-static void test_one_reg(struct table *t)
-{
-	const uint64_t names[] = {
-		0, KVM_X86_REG_MSR(0x174), KVM_X86_REG_MSR(0x174) ^ KVM_REG_SIZE_U64,
-		KVM_X86_REG_MSR(0x174) | KVM_REG_SIZE_U8 << 0, KVM_X86_REG_MSR(0x174) | 1UL << 40,
-		KVM_X86_REG_MSR(0x174) | 1UL << 48, KVM_X86_REG_MSR(0x12345678),
-		KVM_X86_REG_MSR(0x10a), KVM_X86_REG_MSR(0x48), KVM_X86_REG_KVM(0),
-		KVM_X86_REG_KVM(1), KVM_REG_ARM64 | KVM_REG_SIZE_U64, ~0UL,
-		KVM_X86_REG_MSR(0xc0000080),
-	};
-	static const uint64_t addresses[] = { 0, 1, 0x7ead00000000, 0xffff888000000000 };
-	struct kvm_cpuid2 *cpuid = (struct kvm_cpuid2 *)buffer;
-	struct kvm_enable_cap cap = {};
-	uint64_t value, list[2];
-	unsigned int i, k;
-
-	fresh(t);
-	for (i = 0; i < ARRAY_SIZE(names); i++) {
-		struct kvm_one_reg reg = { .id = names[i], .addr = (uint64_t)&value };
-
-		value = i;
-		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_SET_ONE_REG, (long)&reg),
-		       "SET_ONE_REG %#lx", names[i]);
-		value = 0;
-		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_ONE_REG, (long)&reg),
-		       "GET_ONE_REG %#lx", names[i]);
-		record(t, STRICT, names[i] == KVM_X86_REG_MSR(0x10a) ? 0 : value,
-		       "value of %#lx", names[i]);
-		for (k = 0; k < ARRAY_SIZE(addresses); k++) {
-			reg.addr = addresses[k];
-			record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_SET_ONE_REG, (long)&reg),
-			       "SET_ONE_REG %#lx from %#lx", names[i], addresses[k]);
-			record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_ONE_REG, (long)&reg),
-			       "GET_ONE_REG %#lx to %#lx", names[i], addresses[k]);
-		}
-	}
-	for (i = 0; i < 3; i++) {
-		list[0] = i;
-		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_REG_LIST, (long)list),
-		       "GET_REG_LIST %u", i);
-		record(t, STRICT, list[0], "GET_REG_LIST %u: registers", i);
-	}
-	for (i = 0; i < 8; i++) {
-		memset(buffer, 0, 65536);
-		cpuid->nent = i < 6 ? i : i == 6 ? 257 : ~0U;
-		if (i == 5)
-			cpuid->entries[3].padding[2] = 1;
-		record(t, STRICT, try_ioctl(t->vm.dev, KVM_GET_EMULATED_CPUID, (long)cpuid),
-		       "GET_EMULATED_CPUID %u", i);
-		record(t, STRICT, cpuid->nent, "GET_EMULATED_CPUID %u: leaves", i);
-		for (k = 0; k < 4; k++)
-			record(t, STRICT, cpuid->entries[k].function ^ cpuid->entries[k].eax << 4 ^
-			       cpuid->entries[k].ecx ^ (uint64_t)cpuid->entries[k].flags << 32,
-			       "GET_EMULATED_CPUID %u: leaf %u", i, k);
-	}
-	for (i = 0; i < 16; i++) {
-		cap.args[0] = i < 3 ? i : i == 15 ? ~0UL : 1UL << (i * 4);
-		cap.cap = KVM_CAP_EXIT_HYPERCALL;
-		record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&cap),
-		       "EXIT_HYPERCALL %#llx", cap.args[0]);
-		cap.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
-		record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&cap),
-		       "EXIT_ON_EMULATION_FAILURE %#llx", cap.args[0]);
-	}
-	drop(t);
 }
 
 static void fill_table(struct table *t, const char *path)
@@ -1452,13 +1403,11 @@ static void fill_table(struct table *t, const char *path)
 	test_dirty_ring(t);
 	test_regions(t);
 	test_ioeventfd(t);
-	test_irqfd(t);
 	test_ranges(t);
 	test_regs(t);
 	test_sregs(t);
 	test_cpuid(t);
 	test_msrs(t);
-	test_one_reg(t);
 	test_vcpu_small(t);
 	test_state(t);
 	test_irqs(t);

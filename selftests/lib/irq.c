@@ -58,6 +58,101 @@ void irq_install_handlers(struct vm *vm)
 	}
 }
 
+static unsigned char *append(unsigned char *at, const void *code, size_t size)
+{
+	memcpy(at, code, size);
+	return at + size;
+}
+
+#define APPEND(at, ...)	({						\
+	const unsigned char code[] = { __VA_ARGS__ };			\
+	append(at, code, sizeof(code));					\
+})
+
+/* incq counter of the vector */
+static unsigned char *count(unsigned char *at, unsigned int vector)
+{
+	uint32_t counter = IRQ_COUNTERS_GPA + vector * 8;
+
+	at = APPEND(at, 0x48, 0xff, 0x04, 0x25);
+	return append(at, &counter, 4);
+}
+
+void irq_install_pic_handlers(struct vm *vm)
+{
+	unsigned int vector;
+
+	for (vector = 0x20; vector < 0x30; vector++) {
+		uint64_t gpa = IRQ_STUBS_GPA + vector * 32;
+		unsigned char *at = count((unsigned char *)vm->mem + gpa, vector);
+
+		/* pushq %rax; movb $0x20, %al; outb to 0xa0 and 0x20; popq %rax; iretq */
+		at = APPEND(at, 0x50, 0xb0, 0x20);
+		if (vector >= 0x28)
+			at = APPEND(at, 0xe6, 0xa0);
+		APPEND(at, 0xe6, 0x20, 0x58, 0x48, 0xcf);
+		irq_set_gate(vm, vector, gpa);
+	}
+}
+
+void irq_install_telling_handler(struct vm *vm, unsigned int vector)
+{
+	uint64_t gpa = IRQ_STUBS_GPA + vector * 32;
+	unsigned char *at = count((unsigned char *)vm->mem + gpa, vector);
+
+	/* movb $vector, %al; outb; movl %eax, EOI; iretq */
+	at = APPEND(at, 0xb0, vector, 0xe6, PORT_SYNC);
+	APPEND(at, 0xa3, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0x48, 0xcf);
+	irq_set_gate(vm, vector, gpa);
+}
+
+void irq_get_chip(struct vm *vm, unsigned int id, struct kvm_irqchip *chip)
+{
+	memset(chip, 0, sizeof(*chip));
+	chip->chip_id = id;
+	xioctl(vm->fd, KVM_GET_IRQCHIP, chip);
+}
+
+void irq_set_chip(struct vm *vm, const struct kvm_irqchip *chip)
+{
+	xioctl(vm->fd, KVM_SET_IRQCHIP, chip);
+}
+
+uint64_t irq_get_entry(struct vm *vm, unsigned int pin)
+{
+	struct kvm_irqchip chip;
+
+	irq_get_chip(vm, KVM_IRQCHIP_IOAPIC, &chip);
+	return chip.chip.ioapic.redirtbl[pin].bits;
+}
+
+uint64_t irq_set_entry(struct vm *vm, unsigned int pin, uint64_t entry)
+{
+	struct kvm_irqchip chip;
+	uint64_t old;
+
+	irq_get_chip(vm, KVM_IRQCHIP_IOAPIC, &chip);
+	old = chip.chip.ioapic.redirtbl[pin].bits;
+	chip.chip.ioapic.redirtbl[pin].bits = entry;
+	irq_set_chip(vm, &chip);
+	return old;
+}
+
+void irq_add_vcpu(struct vcpu *vcpu, struct vm *vm, unsigned int id, uint64_t stack)
+{
+	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs regs;
+
+	vcpu_create(vcpu, vm, id);
+	vcpu_set_supported_cpuid(vcpu);
+	vcpu_set_mode(vcpu, MODE_LONG);
+	irq_load_idt(vcpu);
+	regs = vcpu_regs(vcpu);
+	regs.rsp = stack;
+	vcpu_set_regs(vcpu, &regs);
+	xioctl(vcpu->fd, KVM_SET_MP_STATE, &runnable);
+}
+
 void irq_load_idt(struct vcpu *vcpu)
 {
 	struct kvm_sregs sregs = vcpu_sregs(vcpu);

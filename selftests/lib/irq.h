@@ -27,6 +27,13 @@ int vm_create_irqchip(struct vm *vm);
  * at the local APIC, in xAPIC mode. For MODE_LONG.
  */
 void irq_install_handlers(struct vm *vm);
+/* The same for PICs with vectors 0x20 to 0x2f: EOI at the slave, too, from 0x28 on. */
+void irq_install_pic_handlers(struct vm *vm);
+/*
+ * Has the handler of a vector say so by PORT_SYNC before it ends the interrupt.
+ * AL has the low byte of the vector then.
+ */
+void irq_install_telling_handler(struct vm *vm, unsigned int vector);
 /* Points a gate of the IDT elsewhere. */
 void irq_set_gate(struct vm *vm, unsigned int vector, uint64_t target);
 /* Loads the IDT in the vCPU. */
@@ -48,6 +55,20 @@ int irq_set_routes(struct vm *vm, const struct kvm_irq_routing_entry *entries,
 /* KVM_IRQ_LINE_STATUS: minus errno below -1; else what it says. */
 int irq_line(struct vm *vm, unsigned int gsi, int level);
 int irq_send_msi(struct vm *vm, unsigned int destination, unsigned int data);
+
+/* The state of a controller in the kernel. */
+void irq_get_chip(struct vm *vm, unsigned int id, struct kvm_irqchip *chip);
+void irq_set_chip(struct vm *vm, const struct kvm_irqchip *chip);
+/* Sets the redirection entry of a pin of the I/O APIC; returns the old one. */
+uint64_t irq_set_entry(struct vm *vm, unsigned int pin, uint64_t entry);
+uint64_t irq_get_entry(struct vm *vm, unsigned int pin);
+#define ENTRY_REMOTE_IRR	(1UL << 14)
+#define ENTRY_LEVEL		(1UL << 15)
+#define ENTRY_MASKED		(1UL << 16)
+#define ENTRY_TO(id)		((uint64_t)(id) << 56)
+
+/* A further vCPU, which runs at once, with an IDT, in MODE_LONG at CODE_GPA. */
+void irq_add_vcpu(struct vcpu *vcpu, struct vm *vm, unsigned int id, uint64_t stack);
 
 /* A vCPU that runs on a thread of its own until it is stopped or exits. */
 struct runner {
