@@ -15,6 +15,7 @@
 #include "helpers/ioctl.h"
 #include "helpers/mm.h"
 #include "helpers/kvm_rs_trace.h"
+#include "helpers/periodic.h"
 #include "helpers/shrinker.h"
 #include "helpers/wait.h"
 #include "vmx/guest_regs.h"

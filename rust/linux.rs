@@ -18,6 +18,7 @@ pub(crate) mod mutex;
 pub(crate) mod page;
 pub(crate) mod parameter;
 pub(crate) mod per_cpu;
+pub(crate) mod periodic;
 pub(crate) mod preempt;
 pub(crate) mod rcu_cell;
 pub(crate) mod rwlock;

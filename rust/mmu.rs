@@ -14,6 +14,7 @@
 //! | [`zap`], [`tlb`] | taking entries out, and making processors forget them |
 //! | [`apic_access`] | the page that stands for the registers of local APICs |
 //! | [`mmio`] | remembering where there is no memory |
+//! | [`nx`] | large pages that cannot be executed |
 //! | [`shrink`] | giving tables back when the host is short of memory |
 //! | [`age`] | telling the host which pages are used |
 //! | [`dirty`] | which pages were written |
@@ -57,6 +58,7 @@ mod level;
 mod long_mode;
 mod memory_type;
 mod mmio;
+mod nx;
 mod pae;
 mod shrink;
 mod stats;
@@ -83,6 +85,8 @@ pub(crate) use tlb::RemoteFlush;
 use crate::{
     linux::{
         mmu_notifier,
+        parameter,
+        periodic,
         shrinker, //
     },
     memory::{
@@ -212,6 +216,7 @@ macro_rules! with_core {
 struct Registered<F: EntryFormat, R: RemoteFlush> {
     // First, so that these are dropped first: no callback comes while the rest goes.
     _shrinker: shrinker::Registration<Core<F, R>>,
+    _recovery: Option<periodic::Registration<Core<F, R>>>,
     #[pin]
     notifier: mmu_notifier::Registration<Core<F, R>>,
     core: Arc<Core<F, R>>,
@@ -234,6 +239,12 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     logging_slots: Atomic<u32>,
     /// The frame from which on the next tables are given back.
     shrink_from: Atomic<u64>,
+    /// Large pages cannot be executed.
+    small_execution: Atomic<bool>,
+    /// The frame from which on large pages are rejoined next that were split for execution.
+    recover_from: Atomic<u64>,
+    /// Milliseconds since that was last done.
+    since_recovery_ms: Atomic<u32>,
     remote: Arc<R>,
 }
 
@@ -300,6 +311,16 @@ impl<R: RemoteFlush> Mmu<R> {
             }
             Formats::Shadow(registered) => Root::Shadow(registered.core.direct.root().value()),
         }
+    }
+
+    /// Lets the guest execute large pages, whatever that can do to the host.
+    pub(crate) fn allow_large_execution(&self) {
+        with_core!(self, core => core.small_execution.store(false, Relaxed));
+    }
+
+    /// Returns how many tables there are where larger pages could be, but for an execution.
+    pub(crate) fn splits_for_execution(&self) -> u64 {
+        with_core!(self, core => core.direct.for_execution())
     }
 
     /// Lets the guest's PAT decide about the types of memory that is mapped from now on.
@@ -413,6 +434,9 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
                 tracking: tracking,
                 logging_slots: Atomic::new(0),
                 shrink_from: Atomic::new(0),
+                small_execution: Atomic::new(parameter::nx_huge_pages()),
+                recover_from: Atomic::new(0),
+                since_recovery_ms: Atomic::new(0),
                 remote: remote,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -420,6 +444,7 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
         KBox::pin_init(
             try_pin_init!(Self {
                 _shrinker: shrinker::Registration::new(core.clone())?,
+                _recovery: nx::recovery(&core)?,
                 notifier <- mmu_notifier::Registration::new(core.clone()),
                 core: core,
             }),

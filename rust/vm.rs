@@ -467,6 +467,17 @@ impl Vm {
         Ok(())
     }
 
+    /// Lets guests execute large pages whatever the administrator wants, before there is a vCPU; else
+    /// `EINVAL`.
+    pub(crate) fn allow_large_execution(&self) -> Result {
+        let config = self.config.lock();
+        if config.created > 0 {
+            return Err(EINVAL);
+        }
+        self.mmu.allow_large_execution();
+        Ok(())
+    }
+
     /// Gives every vCPU a ring of `bytes` bytes for the pages that it writes, instead of a bitmap for each
     /// slot, once and before there is a vCPU.
     ///

@@ -419,6 +419,24 @@ static void test_dirty_ring(struct table *t)
 	}
 }
 
+static void test_nx_huge_pages(struct table *t)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_VM_DISABLE_NX_HUGE_PAGES };
+	struct vm vm;
+	unsigned int i;
+
+	open_vm(t, &vm);
+	for (i = 0; i < 8; i++) {
+		cap.args[0] = i & 1;
+		cap.flags = i >> 1 & 1;
+		if (i == 4)
+			close(xioctl(vm.fd, KVM_CREATE_VCPU, 0));
+		record(t, STRICT, try_ioctl(vm.fd, KVM_ENABLE_CAP, (unsigned long)&cap),
+		       "disable NX huge pages %u", i);
+	}
+	vm_destroy(&vm);
+}
+
 #define H		0x100000000000UL	/* userspace_addr: relative to memory */
 #define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
 #define RO		KVM_MEM_READONLY
@@ -1401,6 +1419,7 @@ static void fill_table(struct table *t, const char *path)
 	test_files(t);
 	test_create_vcpu(t);
 	test_dirty_ring(t);
+	test_nx_huge_pages(t);
 	test_regions(t);
 	test_ioeventfd(t);
 	test_ranges(t);

@@ -293,4 +293,132 @@ TEST_F(memory_huge, slot_smaller_than_page)
 	EXPECT_EQ(page(self, 16 + PER_HUGE)[1], 0);
 }
 
+#define PARAMETERS	"/sys/module/kvm_rs/parameters/"
+
+/* Jumps to %rbx, which jumps back, and leaves %rax there. */
+GUEST_CODE(call_there, 64,
+	"	call *%rbx\n"
+	"	movq %rax, 64(%rbx)\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static int disable_nx(struct vm *vm, uint64_t arg)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_VM_DISABLE_NX_HUGE_PAGES, .args = { arg } };
+
+	return try_ioctl(vm->fd, KVM_ENABLE_CAP, (unsigned long)&cap);
+}
+
+static void call(FIXTURE_DATA(memory_huge) *self, uint64_t gpa, uint64_t value)
+{
+	struct kvm_regs regs = vcpu_regs(&self->vcpu);
+
+	regs.rip = CODE_GPA;
+	regs.rbx = gpa;
+	regs.rax = value;
+	regs.rsp = STACK_GPA;
+	vcpu_set_regs(&self->vcpu, &regs);
+	vcpu_run_to_port(&self->vcpu, PORT_DONE);
+}
+
+/*
+ * Where large pages cannot be executed, a call splits the one that it goes to,
+ * and no other; what the guest has written there stays. After a while it is
+ * whole again. A VM may be excepted by those who could as well reboot.
+ */
+TEST_F(memory_huge, execution_splits)
+{
+	unsigned int excepted, i, tries;
+
+	if (!device_is_kvm_rs())
+		return;
+	write_file(PARAMETERS "nx_huge_pages_recovery_period_ms", "50");
+	write_file(PARAMETERS "nx_huge_pages_recovery_ratio", "1");
+	for (excepted = 0; excepted < 2; excepted++) {
+		vcpu_destroy(&self->vcpu);
+		vm_destroy(&self->vm);
+		write_file(PARAMETERS "nx_huge_pages", "force");
+		vm_create(&self->vm, VM_MEMORY);
+		write_file(PARAMETERS "nx_huge_pages", "auto");
+		EXPECT_EQ(disable_nx(&self->vm, 1), -EINVAL);
+		if (excepted)
+			ASSERT_EQ(disable_nx(&self->vm, 0), 0);
+		vcpu_start(&self->vcpu, &self->vm, MODE_LONG);
+		EXPECT_EQ(disable_nx(&self->vm, 0), -EINVAL);
+		ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SLOT_SIZE, self->mem), 0);
+		vm_load(&self->vm, CODE_GPA, all_pages);
+		fill(self);
+		turn(_metadata, self, 0, 0);
+		ASSERT_EQ(module_stat("ept_2m"), 2);
+
+		vm_load(&self->vm, CODE_GPA, call_there);
+		for (i = 0; i < 2 * PER_HUGE; i++)
+			*(char *)(self->mem + i * PAGE + 128) = 0xc3;
+		for (i = 3; i < 6; i++)
+			call(self, SLOT_GPA + i * PAGE + 128, i);
+		EXPECT_EQ(module_stat("ept_2m"), excepted ? 2 : 1);
+		for (i = 3; i < 6; i++)
+			EXPECT_EQ(page(self, i)[24], i);
+		/* A write alone splits nothing, and rejoins nothing. */
+		vm_load(&self->vm, CODE_GPA, all_pages);
+		turn(_metadata, self, 0, 0);
+		EXPECT_EQ(module_stat("ept_2m"), excepted ? 2 : 1);
+
+		for (tries = 0; tries < 100 && !excepted && module_stat("ept_4k") > 100; tries++)
+			usleep(20000);
+		EXPECT_LT(tries, 100);
+		turn(_metadata, self, 0, 0);
+		EXPECT_EQ(module_stat("ept_2m"), 2);
+	}
+	write_file(PARAMETERS "nx_huge_pages_recovery_period_ms", "0");
+	write_file(PARAMETERS "nx_huge_pages_recovery_ratio", "60");
+}
+
+static int as_nobody(void)
+{
+	struct vm vm;
+	int ret;
+
+	vm_create_empty(&vm);
+	if (setuid(65534))
+		return 1;
+	ret = disable_nx(&vm, 0);
+	return ret == -EPERM && disable_nx(&vm, 1) == -EPERM ? 0 : 2;
+}
+
+TEST(exception_takes_the_right_to_reboot)
+{
+	int status;
+	pid_t child = fork();
+
+	ASSERT_GE(child, 0);
+	if (!child)
+		_exit(as_nobody());
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+}
+
+TEST(parameter_of_execution)
+{
+	static const struct {
+		const char *text;
+		bool error;
+		char shown;
+	} rows[] = {
+		{ "force", false, 'Y' }, { "off", false, 'N' }, { "1", false, 'Y' },
+		{ "maybe", true, 'Y' }, { "N", false, 'N' }, { "auto", false, 'N' },
+	};
+	unsigned int i;
+
+	if (!device_is_kvm_rs())
+		return;
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		int fd = open(PARAMETERS "nx_huge_pages", O_WRONLY);
+		ssize_t n = write(fd, rows[i].text, strlen(rows[i].text));
+
+		EXPECT_EQ(n < 0, rows[i].error);
+		close(fd);
+		EXPECT_EQ(module_parameter("nx_huge_pages"), rows[i].shown);
+	}
+}
+
 TEST_HARNESS_MAIN

@@ -90,9 +90,10 @@ impl<T> Stat<T> {
 }
 
 /// The statistics of a VM.
-static VM: [Stat<Vm>; 5] = [
+static VM: [Stat<Vm>; 6] = [
     Stat::cumulative("remote_tlb_flush", |vm| vm.flushes().kicked),
     Stat::cumulative("remote_tlb_flush_requests", |vm| vm.flushes().requested),
+    Stat::instant("nx_lpage_splits", |vm| vm.mmu().splits_for_execution()),
     Stat::instant("pages_4k", |vm| vm.mmu().mapped().pages_4k),
     Stat::instant("pages_2m", |vm| vm.mmu().mapped().pages_2m),
     Stat::instant("pages_1g", |vm| vm.mmu().mapped().pages_1g),

@@ -18,6 +18,7 @@ use crate::{
             FileObject, //
         },
         eventfd::EventFd,
+        task,
         uaccess, //
     },
     memory::{
@@ -294,6 +295,16 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
     match capability.cap {
         KVM_CAP_SPLIT_IRQCHIP => vm.split_irqchip(argument)?,
         KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => vm.memory().set_logging(logging(argument)?),
+        KVM_CAP_VM_DISABLE_NX_HUGE_PAGES => {
+            // What the guest can do then is as good as a reboot.
+            if !task::may_reboot() {
+                return Err(EPERM);
+            }
+            if argument != 0 {
+                return Err(EINVAL);
+            }
+            vm.allow_large_execution()?;
+        }
         KVM_CAP_EXCEPTION_PAYLOAD => vm.enable_exception_payloads(argument != 0),
         KVM_CAP_X86_TRIPLE_FAULT_EVENT => vm.enable_triple_fault_events(argument != 0),
         KVM_CAP_MAX_VCPU_ID => vm.set_max_vcpu_ids(argument)?,

@@ -217,5 +217,8 @@ struct kvm_rs_parameters {
 extern struct kvm_rs_parameters kvm_rs_parameters;
 bool kvm_rs_wants_vmcs_dump(void);
 bool kvm_rs_eager_page_split(void);
+bool kvm_rs_nx_huge_pages(void);
+unsigned int kvm_rs_nx_recovery(unsigned int *period_ms);
+bool kvm_rs_may_reboot(void);
 
 #endif

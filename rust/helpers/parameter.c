@@ -5,9 +5,16 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/capability.h>
+#include <linux/cpu.h>
+#include <linux/kstrtox.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+
+#include <asm/cpufeature.h>
 
 #include "helpers.h"
 
@@ -49,6 +56,120 @@ MODULE_PARM_DESC(eager_page_split, "Split large pages when writes begin to be lo
 bool kvm_rs_eager_page_split(void)
 {
 	return READ_ONCE(eager_page_split);
+}
+
+/* What nx_huge_pages is: on or off, left to what the CPU is like, or off for ever. */
+enum {
+	NX_AUTO = -1,
+	NX_OFF,
+	NX_ON,
+	NX_NEVER,
+};
+
+static int nx_huge_pages = NX_AUTO;
+static unsigned int nx_recovery_ratio = IS_ENABLED(CONFIG_PREEMPT_RT) ? 0 : 60;
+static unsigned int nx_recovery_period_ms;
+
+/* Is the CPU one that a guest can hang, and does the administrator want to do something about it? */
+static bool nx_auto(void)
+{
+	return boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT) && !cpu_mitigations_off();
+}
+
+static int set_nx_huge_pages(const char *text, const struct kernel_param *param)
+{
+	bool on;
+	int value;
+
+	if (READ_ONCE(nx_huge_pages) == NX_NEVER)
+		return -EPERM;
+	if (sysfs_streq(text, "off"))
+		value = NX_OFF;
+	else if (sysfs_streq(text, "force"))
+		value = NX_ON;
+	else if (sysfs_streq(text, "auto"))
+		value = NX_AUTO;
+	else if (sysfs_streq(text, "never"))
+		value = NX_NEVER;
+	else if (!kstrtobool(text, &on))
+		value = on ? NX_ON : NX_OFF;
+	else
+		return -EINVAL;
+	WRITE_ONCE(nx_huge_pages, value);
+	return 0;
+}
+
+static int get_nx_huge_pages(char *buffer, const struct kernel_param *param)
+{
+	if (READ_ONCE(nx_huge_pages) == NX_NEVER)
+		return sysfs_emit(buffer, "never\n");
+	return sysfs_emit(buffer, "%c\n", kvm_rs_nx_huge_pages() ? 'Y' : 'N');
+}
+
+static const struct kernel_param_ops nx_huge_pages_ops = {
+	.set = set_nx_huge_pages,
+	.get = get_nx_huge_pages,
+};
+
+static int set_nx_recovery(const char *text, const struct kernel_param *param)
+{
+	if (READ_ONCE(nx_huge_pages) == NX_NEVER)
+		return -EPERM;
+	return param_set_uint(text, param);
+}
+
+static const struct kernel_param_ops nx_recovery_ops = {
+	.set = set_nx_recovery,
+	.get = param_get_uint,
+};
+
+module_param_cb(nx_huge_pages, &nx_huge_pages_ops, NULL, 0644);
+__MODULE_PARM_TYPE(nx_huge_pages, "bool");
+MODULE_PARM_DESC(nx_huge_pages, "Let guests execute small pages only: auto, force, off or never");
+module_param_cb(nx_huge_pages_recovery_ratio, &nx_recovery_ops, &nx_recovery_ratio, 0644);
+__MODULE_PARM_TYPE(nx_huge_pages_recovery_ratio, "uint");
+MODULE_PARM_DESC(nx_huge_pages_recovery_ratio,
+		 "Of the large pages that were split for execution, one in how many is rejoined at a time");
+module_param_cb(nx_huge_pages_recovery_period_ms, &nx_recovery_ops, &nx_recovery_period_ms, 0644);
+__MODULE_PARM_TYPE(nx_huge_pages_recovery_period_ms, "uint");
+MODULE_PARM_DESC(nx_huge_pages_recovery_period_ms,
+		 "Milliseconds from one time to the next; 0 has half of them rejoined in an hour");
+
+/**
+ * kvm_rs_nx_huge_pages() - Are new VMs to execute small pages only?
+ *
+ * Return: Whether they are.
+ */
+bool kvm_rs_nx_huge_pages(void)
+{
+	int value = READ_ONCE(nx_huge_pages);
+
+	return value == NX_ON || (value == NX_AUTO && nx_auto());
+}
+
+/**
+ * kvm_rs_nx_recovery() - How are large pages rejoined that were split for execution?
+ * @period_ms:	Receives the milliseconds from one time to the next
+ *
+ * Return: One in how many is rejoined at a time, 0 for none.
+ */
+unsigned int kvm_rs_nx_recovery(unsigned int *period_ms)
+{
+	unsigned int ratio = READ_ONCE(nx_recovery_ratio);
+
+	/* Not more often than once a second, unless that is asked for. */
+	*period_ms = READ_ONCE(nx_recovery_period_ms) ?: 60 * 60 * 1000 / clamp(ratio, 1, 3600);
+	return ratio;
+}
+
+/**
+ * kvm_rs_may_reboot() - May the calling process reboot the system?
+ *
+ * Return: Whether it may.
+ */
+bool kvm_rs_may_reboot(void)
+{
+	return capable(CAP_SYS_BOOT);
 }
 
 /**

@@ -29,3 +29,25 @@ pub(crate) fn eager_page_split() -> bool {
     // SAFETY: It has no requirements.
     unsafe { bindings::kvm_rs_eager_page_split() }
 }
+
+/// Returns whether new VMs are to execute small pages only.
+pub(crate) fn nx_huge_pages() -> bool {
+    // SAFETY: It has no requirements.
+    unsafe { bindings::kvm_rs_nx_huge_pages() }
+}
+
+/// How large pages are rejoined that were split for execution.
+pub(crate) struct Recovery {
+    /// One in so many at a time, 0 for none.
+    pub(crate) ratio: u32,
+    /// Milliseconds from one time to the next.
+    pub(crate) period_ms: u32,
+}
+
+/// Returns how large pages are rejoined that were split for execution.
+pub(crate) fn nx_recovery() -> Recovery {
+    let mut period_ms = 0;
+    // SAFETY: The reference is valid.
+    let ratio = unsafe { bindings::kvm_rs_nx_recovery(&mut period_ms) };
+    Recovery { ratio, period_ms }
+}

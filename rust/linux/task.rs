@@ -22,6 +22,12 @@ pub(crate) fn work_pending() -> bool {
     unsafe { bindings::kvm_rs_guest_work_pending() }
 }
 
+/// Returns whether the current process may reboot the system.
+pub(crate) fn may_reboot() -> bool {
+    // SAFETY: Looking at the current task's credentials has no preconditions.
+    unsafe { bindings::kvm_rs_may_reboot() }
+}
+
 /// Does the work that waits for the task, rescheduling if asked to; `EINTR` if a signal waits.
 pub(crate) fn handle_work() -> Result {
     // SAFETY: Called in process context with interrupts on.

@@ -123,6 +123,7 @@ mod tests {
 
     fn map<F: EntryFormat>(mmu: &DirectMmu<F>, gfn: u64, level: Level, need: Access) -> Outcome {
         let mapping = Mapping {
+            without_execution: None,
             gfn: Gfn::new(gfn),
             level,
             leaf: Leaf {

@@ -59,6 +59,8 @@ pub(crate) enum Outcome {
     Raced,
     /// This many tables are missing and were not in the stock: fill it and try again.
     NeedTables(usize),
+    /// There are smaller pages, as the guest fetches instructions there: map one of these.
+    Smaller,
     /// Something is in the way that only [`DirectMmu::clear_way`] may remove.
     NeedExclusive,
 }
@@ -74,12 +76,37 @@ pub(crate) struct Mapping {
     pub(crate) leaf: Leaf,
     /// What the guest tried to do.
     pub(crate) need: Access,
+    /// The size that the page would have if the guest did not fetch an instruction there, where that
+    /// makes a difference: see [`super::nx`].
+    pub(crate) without_execution: Option<Level>,
 }
 
 impl Mapping {
     /// Returns the host frame that `leaf` of size `level` has for the guest's frame.
     fn pfn_in(&self, leaf: &Leaf, level: Level) -> Pfn {
         Pfn::new(leaf.pfn.value() | level.offset(self.gfn.value()))
+    }
+
+    /// Returns the mapping of the smaller page that holds the guest's frame.
+    pub(crate) fn smaller(&self) -> Self {
+        let Some(level) = self.level.below() else {
+            return *self;
+        };
+        let pfn = self.pfn_in(&self.leaf, self.level).value();
+        let leaf = Leaf {
+            pfn: Pfn::new(pfn.wrapping_sub(level.offset(pfn))),
+            ..executable_if_small(&self.leaf, level)
+        };
+        Self {
+            level,
+            leaf,
+            ..*self
+        }
+    }
+
+    /// Returns whether a table in an entry of `level` is only needed for an execution.
+    fn is_for_execution(&self, level: Level) -> bool {
+        self.without_execution.is_some_and(|size| level <= size)
     }
 
     /// Returns how many tables there are between an entry of `level` and the mapping's.
@@ -91,6 +118,16 @@ impl Mapping {
     fn agrees(&self, leaf: &Leaf, level: Level) -> bool {
         self.pfn_in(leaf, level) == self.pfn_in(&self.leaf, self.level)
     }
+}
+
+/// Returns `leaf`, as a page of size `level` says it: a small page can be executed where a large one
+/// cannot only because of its size.
+fn executable_if_small(leaf: &Leaf, level: Level) -> Leaf {
+    let access = Access {
+        execute: leaf.access.execute || level == Level::Page4K,
+        ..leaf.access
+    };
+    Leaf { access, ..*leaf }
 }
 
 /// The most tables of a stock.
@@ -166,6 +203,11 @@ impl<F: EntryFormat> DirectMmu<F> {
         self.tree.tables()
     }
 
+    /// Returns how many tables there are where larger pages could be, but for an execution.
+    pub(crate) fn for_execution(&self) -> u64 {
+        self.tree.for_execution()
+    }
+
     /// Returns the format's variant.
     pub(crate) fn variant(&self) -> F::Variant {
         self.tree.variant()
@@ -210,6 +252,7 @@ impl<F: EntryFormat> DirectMmu<F> {
             let level = entry.level();
             match content {
                 Content::Table(table) if level > mapping.level => walk.enter(table),
+                Content::Table(_) if seen.is_for_execution() => return Outcome::Smaller,
                 Content::Table(_) => return Outcome::NeedExclusive,
                 Content::Leaf(old) if mapping.agrees(&old, level) => {
                     if old.access.includes(mapping.need) {
@@ -219,7 +262,8 @@ impl<F: EntryFormat> DirectMmu<F> {
                         let Some(table) = stock.take() else {
                             return Outcome::NeedTables(mapping.tables_below(level));
                         };
-                        match self.split(&entry, seen, &old, table) {
+                        let for_execution = mapping.is_for_execution(level);
+                        match self.split(&entry, seen, &old, table, for_execution) {
                             Ok(table) => walk.enter(table),
                             Err(table) => {
                                 stock.give_back(table);
@@ -258,7 +302,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                     let Some(table) = stock.take() else {
                         return Outcome::NeedTables(mapping.tables_below(level));
                     };
-                    match entry.link(seen, table) {
+                    match entry.link(seen, table, mapping.is_for_execution(level)) {
                         Ok(table) => walk.enter(table),
                         Err(table) => {
                             stock.give_back(table);
@@ -287,15 +331,21 @@ impl<F: EntryFormat> DirectMmu<F> {
         }
     }
 
-    /// Replaces a leaf by a table of smaller ones that say the same. Nothing is to be flushed.
+    /// Replaces a leaf by a table of smaller ones that say the same, but that small pages can be executed.
+    /// Nothing is to be flushed.
     pub(crate) fn split<'g, G: Locked<F>>(
         &self,
         entry: &EntryRef<'g, F, G>,
         seen: Seen,
         leaf: &Leaf,
         table: Table<F>,
+        for_execution: bool,
     ) -> Result<TableRef<'g, F, G>, Table<F>> {
-        let table = entry.split(seen, leaf, table)?;
+        let small = match entry.level().below() {
+            Some(below) => executable_if_small(leaf, below),
+            None => *leaf,
+        };
+        let table = entry.split(seen, &small, table, for_execution)?;
         self.stats.count_split(entry.level());
         ALL_VMS.count_split(entry.level());
         Ok(table)
@@ -327,7 +377,7 @@ impl<F: EntryFormat> DirectMmu<F> {
     pub(crate) fn release(&self, flushed: Flushed<F>, may_sleep: bool) {
         let removed = flushed.release(may_sleep);
         if removed.tables != 0 {
-            self.tree.forget_tables(removed.tables);
+            self.tree.forget_tables(&removed);
         }
         if removed.leaves != PageCounts::default() {
             self.stats.count_unmapped(removed.leaves);

@@ -124,6 +124,10 @@ pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// [`Leaf::host_writable`]. Processors ignore this bit in every format.
 pub(super) const HOST_WRITABLE: u64 = bit(11);
 
+/// A table is where a larger page could be, but for an instruction that was fetched there: see
+/// [`super::nx`]. Processors ignore this bit in an entry that leads to a table, in every format.
+pub(super) const FOR_EXECUTION: u64 = bit(11);
+
 /// Returns bit `n`.
 pub(super) const fn bit(n: u32) -> u64 {
     1 << n

@@ -192,7 +192,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         attempt: Attempt<'_>,
         stock: &mut TableStock<F>,
     ) -> Result<Option<(Resolved, Level)>> {
-        let mapping = self.mapping(found, attempt.access);
+        let mut mapping = self.mapping(found, attempt.access);
         loop {
             let outcome = {
                 let locked = self.direct.share();
@@ -202,6 +202,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 Some(Outcome::Mapped) => return Ok(Some((Resolved::Mapped, mapping.level))),
                 Some(Outcome::Spurious) => return Ok(Some((Resolved::Spurious, mapping.level))),
                 Some(Outcome::Raced) => {}
+                Some(Outcome::Smaller) => mapping = mapping.smaller(),
                 Some(Outcome::NeedTables(n)) => stock.fill(n)?,
                 Some(Outcome::NeedExclusive) => self.clear_way(found, &mapping),
                 None => return Ok(None),
@@ -256,7 +257,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
 
     /// Returns how the found page is to be mapped.
     fn mapping(&self, found: &Found, access: FaultAccess) -> Mapping {
-        let level = self.level(found);
+        let largest = self.level(found);
+        let small_only = access.execute && largest > Level::Page4K && self.executes_small_pages();
+        let level = if small_only { Level::Page4K } else { largest };
         let pfn = found.page.pfn().value();
         let host_writable = found.page.is_writable() && !found.slot.flags().read_only;
         let log = found.slot.flags().log_dirty;
@@ -267,10 +270,10 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             level,
             leaf: Leaf {
                 pfn: crate::x86::addr::Pfn::new(pfn.wrapping_sub(level.offset(pfn))),
-                access: if write {
-                    Access::ALL
-                } else {
-                    Access::READ_EXECUTE
+                access: Access {
+                    read: true,
+                    write,
+                    execute: level == Level::Page4K || !self.executes_small_pages(),
                 },
                 host_writable,
                 memory_type,
@@ -279,6 +282,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 dirty: write && (access.write || !log),
             },
             need: access.needs(),
+            without_execution: small_only.then_some(largest),
         }
     }
 

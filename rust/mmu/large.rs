@@ -67,7 +67,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                     return Split::NeedsTable(gfn);
                 };
                 // In either case there is something else now.
-                if let Err(table) = self.split(&step.entry, step.seen, &leaf, table) {
+                if let Err(table) = self.split(&step.entry, step.seen, &leaf, table, false) {
                     stock.give_back(table);
                 }
                 continue;
@@ -195,6 +195,7 @@ mod tests {
 
     fn map(mmu: &DirectMmu<Ept>, gfn: u64, level: Level) {
         let mapping = Mapping {
+            without_execution: None,
             gfn: Gfn::new(gfn),
             level,
             leaf: Leaf {

@@ -60,7 +60,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                     let Some(table) = stock.take() else {
                         return Outcome::NeedTables(usize::from(below.number()));
                     };
-                    match step.entry.link(step.seen, table) {
+                    match step.entry.link(step.seen, table, false) {
                         Ok(table) => walk.enter(table),
                         Err(table) => {
                             stock.give_back(table);

@@ -42,6 +42,8 @@ pub(crate) struct Removed {
     pub(crate) leaves: PageCounts,
     /// Tables.
     pub(crate) tables: u64,
+    /// Those of them that were made for execution.
+    pub(crate) for_execution: u64,
 }
 
 /// Counters of leaf entries, changed by several CPUs at once.

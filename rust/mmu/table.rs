@@ -16,7 +16,8 @@ use super::{
     entry::{
         Entry,
         EntryFormat,
-        Leaf, //
+        Leaf,
+        FOR_EXECUTION, //
     },
     level::{
         Level,
@@ -145,10 +146,14 @@ unsafe fn free_tree<F: EntryFormat>(
     // SAFETY: The page is alive until `table` goes, and all its bytes are initialised.
     let entries = unsafe { table.entries.as_ref() };
     for entry in entries {
-        match F::decode(entry.load(Relaxed), level) {
+        let bits = entry.load(Relaxed);
+        match F::decode(bits, level) {
             Entry::Empty | Entry::Mmio => {}
             Entry::Leaf(_) => removed.leaves.add(level, 1),
             Entry::Table(hpa) => {
+                if bits & FOR_EXECUTION != 0 {
+                    removed.for_execution = removed.for_execution.wrapping_add(1);
+                }
                 if let Some(below) = level.below() {
                     // SAFETY: Entries lead to tables only by `EntryRef::link`, so this is one of the
                     // level below; nobody but the owner of the tree's top reaches it.
@@ -191,6 +196,8 @@ pub(crate) struct PageTable<F: EntryFormat> {
     variant: F::Variant,
     /// Number of tables in the tree, and of those that are not freed yet; not the root.
     tables: Atomic<u64>,
+    /// Number of them that were made for execution.
+    for_execution: Atomic<u64>,
     #[pin]
     lock: RwLock,
 }
@@ -203,6 +210,7 @@ impl<F: EntryFormat> PageTable<F> {
             levels: levels,
             variant: variant,
             tables: Atomic::new(0),
+            for_execution: Atomic::new(0),
             lock <- RwLock::new(),
         })
     }
@@ -222,9 +230,18 @@ impl<F: EntryFormat> PageTable<F> {
         self.tables.load(Relaxed)
     }
 
+    /// Returns how many tables there are that were made for execution.
+    pub(crate) fn for_execution(&self) -> u64 {
+        self.for_execution.load(Relaxed)
+    }
+
     /// Forgets about tables that were freed.
-    pub(super) fn forget_tables(&self, n: u64) {
-        self.tables.add(0_u64.wrapping_sub(n), Relaxed);
+    pub(super) fn forget_tables(&self, removed: &Removed) {
+        self.tables.add(0_u64.wrapping_sub(removed.tables), Relaxed);
+        if removed.for_execution != 0 {
+            self.for_execution
+                .add(0_u64.wrapping_sub(removed.for_execution), Relaxed);
+        }
     }
 
     /// Returns the format's variant.
@@ -408,6 +425,13 @@ pub(crate) enum Content<'g, F: EntryFormat, G: Locked<F>> {
 #[derive(Clone, Copy)]
 pub(crate) struct Seen(u64);
 
+impl Seen {
+    /// Returns whether the entry, which leads to a table, does so because of an execution.
+    pub(crate) fn is_for_execution(self) -> bool {
+        self.0 & FOR_EXECUTION != 0
+    }
+}
+
 /// The entry had changed since it was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Raced;
@@ -493,10 +517,15 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
     /// Puts `table` into the entry if it still holds what was seen, and returns it as part of the
     /// tree; else gives it back.
     ///
-    /// What was there must be empty.
-    pub(crate) fn link(&self, seen: Seen, table: Table<F>) -> Result<TableRef<'g, F, G>, Table<F>> {
+    /// What was there must be empty. `for_execution` is remembered of the table.
+    pub(crate) fn link(
+        &self,
+        seen: Seen,
+        table: Table<F>,
+        for_execution: bool,
+    ) -> Result<TableRef<'g, F, G>, Table<F>> {
         let hpa = table.hpa();
-        let bits = F::table(hpa, self.level);
+        let bits = Self::table_bits(hpa, self.level, for_execution);
         let Some(below) = self.level.below() else {
             return Err(table);
         };
@@ -509,7 +538,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         // level, and the entry decodes to it.
         match self.exchange(seen, bits) {
             Ok(()) => {
-                self.adopt(table);
+                self.adopt(table, for_execution);
                 Ok(self.child(hpa, below))
             }
             Err(Raced) => Err(table),
@@ -520,14 +549,16 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
     /// which that consisted, and returns it as part of the tree; gives it back if the entry changed.
     ///
     /// The first of the pages is that of `small`, which must not allow less than the leaf seen.
+    /// `for_execution` is remembered of the table.
     pub(crate) fn split(
         &self,
         seen: Seen,
         small: &Leaf,
         table: Table<F>,
+        for_execution: bool,
     ) -> Result<TableRef<'g, F, G>, Table<F>> {
         let hpa = table.hpa();
-        let bits = F::table(hpa, self.level);
+        let bits = Self::table_bits(hpa, self.level, for_execution);
         let Some(below) = self.level.below() else {
             return Err(table);
         };
@@ -545,7 +576,7 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         // INVARIANT: As in `link`; the entries of the table are leaves.
         match self.exchange(seen, bits) {
             Ok(()) => {
-                self.adopt(table);
+                self.adopt(table, for_execution);
                 Ok(self.child(hpa, below))
             }
             Err(Raced) => {
@@ -556,9 +587,18 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
     }
 
     /// Leaves a table to the tree, which an entry leads to now.
-    fn adopt(&self, table: Table<F>) {
+    fn adopt(&self, table: Table<F>, for_execution: bool) {
         core::mem::forget(table);
         self.guard.tree().tables.add(1, Relaxed);
+        if for_execution {
+            self.guard.tree().for_execution.add(1, Relaxed);
+        }
+    }
+
+    /// Returns the bits of an entry that leads to the table at `hpa`.
+    fn table_bits(hpa: Hpa, level: Level, for_execution: bool) -> u64 {
+        let mark = if for_execution { FOR_EXECUTION } else { 0 };
+        F::table(hpa, level) | mark
     }
 
     fn exchange(&self, seen: Seen, bits: u64) -> Result<(), Raced> {
@@ -578,13 +618,25 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
         Ok(())
     }
 
+    /// Forgets that the table to which the entry was seen to lead is there because of an execution.
+    pub(crate) fn forget_execution(&self, seen: Seen) {
+        let is_table = matches!(F::decode(seen.0, self.level), Entry::Table(_));
+        let marked = is_table && seen.is_for_execution();
+        // Only the processor interferes, by setting a bit; it is forgotten the next time then.
+        if marked && self.exchange(seen, seen.0 & !FOR_EXECUTION).is_ok() {
+            let count = &self.guard.tree().for_execution;
+            count.add(0_u64.wrapping_sub(1), Relaxed);
+        }
+    }
+
     /// Empties the entry; what it held becomes a debt of the guard.
     pub(crate) fn take_out(&self) {
         // Only the processor changes the entry meanwhile, and only its accessed and dirty bits.
         if self.bits.load(Relaxed) == 0 {
             return;
         }
-        match F::decode(self.bits.xchg(0, Full), self.level) {
+        let bits = self.bits.xchg(0, Full);
+        match F::decode(bits, self.level) {
             // Processors cache nothing of these.
             Entry::Empty | Entry::Mmio => return,
             Entry::Leaf(_) => {
@@ -593,6 +645,10 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
                 self.guard.counts.set(counts);
             }
             Entry::Table(hpa) => {
+                if bits & FOR_EXECUTION != 0 {
+                    let count = &self.guard.tree().for_execution;
+                    count.add(0_u64.wrapping_sub(1), Relaxed);
+                }
                 if let Some(below) = self.level.below() {
                     let mut detached = self.guard.detached.replace(Detached::new());
                     // SAFETY: By the invariant of the tree, the address is of a table of that level

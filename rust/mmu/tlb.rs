@@ -122,7 +122,7 @@ impl<F: EntryFormat> Flushed<F> {
     pub(crate) fn release(self, may_sleep: bool) -> Removed {
         let mut removed = Removed {
             leaves: self.counts,
-            tables: 0,
+            ..Removed::default()
         };
         self.tables.free(&mut removed, may_sleep);
         removed

@@ -109,6 +109,7 @@ mod tests {
 
     fn mapping(gfn: u64, level: Level, pfn: u64, access: Access) -> Mapping {
         Mapping {
+            without_execution: None,
             gfn: Gfn::new(gfn),
             level,
             leaf: Leaf {
