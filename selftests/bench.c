@@ -17,28 +17,11 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
-#include "vm.h"
+#include "bench.h"
 
 #define SLOT_GPA	0x40000000UL
 #define MIB		(1UL << 20)
 
-#define RDTSC64		"jmp 99f; 99: rdtsc; shlq $32, %rdx; orq %rdx, %rax\n"
-
-/* The least of %r12 turns of one instruction, into %r15. */
-#define TIMED(name, before, text)					\
-	GUEST_CODE(name, 64,						\
-		"	movq $-1, %r15\n"				\
-		"1:	" RDTSC64					\
-		"	movq %rax, %r14\n"				\
-		before							\
-		text "\n"						\
-		RDTSC64							\
-		"	subq %r14, %rax\n"				\
-		"	cmpq %r15, %rax\n"				\
-		"	cmovbq %rax, %r15\n"				\
-		"	decq %r12\n"					\
-		"	jnz 1b\n"					\
-		"	outb %al, $" STR(PORT_DONE) "\n")
 TIMED(time_nothing, "	xorl %eax, %eax\n", "");
 TIMED(time_cpuid, "	xorl %eax, %eax\n", "cpuid");
 TIMED(time_port_read, "	xorl %eax, %eax\n", "inb $0xe0, %al");
@@ -76,47 +59,6 @@ GUEST_CODE(touch, 64,
 	"	outb %al, $" STR(PORT_DONE) "\n");
 
 static const char *path;
-
-static uint64_t rdtsc(void)
-{
-	uint32_t low, high;
-
-	asm volatile("jmp 1f; 1: rdtsc" : "=a" (low), "=d" (high) : : "memory");
-	return (uint64_t)high << 32 | low;
-}
-
-static void report(const char *name, const char *unit, double value)
-{
-	printf("%s\t%s\t%.10g\n", name, unit, value);
-	fflush(stdout);
-}
-
-static uint64_t guest_run(struct vcpu *vcpu, const char *code, const char *end,
-			  uint64_t turns, uint64_t rbx, uint64_t rsi)
-{
-	struct kvm_regs regs = {
-		.rip = CODE_GPA, .rsp = STACK_GPA, .rflags = 2,
-		.r12 = turns, .rbx = rbx, .rsi = rsi,
-	};
-	struct kvm_run *run = vcpu->run;
-	int fd = vcpu->fd;
-
-	__vm_load(vcpu->vm, CODE_GPA, code, end);
-	vcpu_set_regs(vcpu, &regs);
-	/* A loop as tight as a client can have it. */
-	do {
-		if (ioctl(fd, KVM_RUN, 0) ||
-		    (run->exit_reason != KVM_EXIT_IO &&
-		     run->exit_reason != KVM_EXIT_MMIO)) {
-			vcpu_dump(vcpu, errno);
-			die("the guest stopped");
-		}
-	} while (run->exit_reason == KVM_EXIT_MMIO ||
-		 run->io.direction == KVM_EXIT_IO_IN);
-	return vcpu_regs(vcpu).r15;
-}
-#define RUN(vcpu, code, turns, rbx, rsi)				\
-	guest_run(vcpu, code, code##_end, turns, rbx, rsi)
 
 /* The least time of an instruction that exits, less that of none. */
 static void bench_exit(struct vcpu *vcpu, const char *name, const char *code,
