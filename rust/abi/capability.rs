@@ -70,6 +70,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_MMU_SHADOW_CACHE_CONTROL
         | KVM_CAP_SYNC_MMU
         | KVM_CAP_EXT_CPUID
+        | KVM_CAP_VAPIC
         | KVM_CAP_MP_STATE
         | KVM_CAP_VCPU_EVENTS
         | KVM_CAP_EXCEPTION_PAYLOAD

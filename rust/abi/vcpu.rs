@@ -224,6 +224,20 @@ fn dispatch(
                 irqs.lapic_restored();
             }
         }
+        KVM_RS_IOCTL_TPR_ACCESS_REPORTING => {
+            let command = command!(KVM_RS_IOCTL_TPR_ACCESS_REPORTING: kvm_tpr_access_ctl);
+            let control = command.read(argument)?;
+            if control.flags != 0 {
+                return Err(EINVAL);
+            }
+            owned.state.vapic.set_reports(control.enabled != 0);
+            command.write(argument, &control)?;
+        }
+        KVM_RS_IOCTL_SET_VAPIC_ADDR => {
+            vcpu.controller().ok_or(EINVAL)?;
+            let vapic = command!(KVM_RS_IOCTL_SET_VAPIC_ADDR: kvm_vapic_addr).read(argument)?;
+            vcpu.set_vapic_address(vm.memory(), &mut owned.state, vapic.vapic_addr)?;
+        }
         KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(owned.state.tsc.khz as isize),
         KVM_RS_IOCTL_SET_TSC_KHZ => {
             let khz = requested_khz(vm, argument)?;

@@ -263,6 +263,11 @@ impl<P: Page> Lapic<P> {
         self.page().get(Register::TPR) as u8
     }
 
+    /// Sets the task priority; what that lets through is seen before the next VM entry.
+    pub(crate) fn set_tpr(&self, tpr: u8) {
+        self.page().set(Register::TPR, u32::from(tpr));
+    }
+
     /// Returns the task priority as CR8 has it, its class.
     #[inline]
     pub(crate) fn cr8(&self) -> u8 {

@@ -204,7 +204,8 @@ impl State {
         } else {
             self.inject_slow(vm, vcpu, vmcs, window);
             // After an interrupt was taken, and for the TPR as it is now.
-            self.tpr_shadow.set_threshold(vmcs, vcpu.tpr_threshold());
+            let threshold = vcpu.tpr_threshold(self);
+            self.tpr_shadow.set_threshold(vmcs, threshold);
             self.must_deliver()
         }
     }

@@ -9,6 +9,7 @@
 //! - `access`: the guest's and the client's accesses to the APIC.
 //! - `deliver`: messages from vCPUs and devices to vCPUs.
 //! - `timer`: the APIC's timer on the host's.
+//! - `vapic`: the task priority of guests that their clients patch.
 //! - `virtualized`: what the processor does of all that by itself.
 //!
 //! # Who looks when
@@ -25,6 +26,7 @@
 mod access;
 pub(crate) mod deliver;
 mod timer;
+pub(crate) mod vapic;
 mod virtualized;
 
 pub(super) use self::virtualized::EOI_OFFSET;
@@ -275,8 +277,11 @@ impl Vcpu {
     }
 
     /// Returns the class below which a write to the TPR has to exit, 0 for none.
-    pub(crate) fn tpr_threshold(&self) -> u8 {
+    ///
+    /// Where the guest's TPR is elsewhere, it knows by itself when to exit; see [`vapic`].
+    pub(crate) fn tpr_threshold(&self, state: &State) -> u8 {
         self.controller()
+            .filter(|_| !state.vapic.is_used())
             .map_or(0, |controller| controller.lapic.tpr_threshold())
     }
 
@@ -315,6 +320,7 @@ impl Vcpu {
         if init {
             owned.set_lint0_open(vm.settings().has(Quirk::Lint0Open));
             lapic.reset(owned, Reset::Init);
+            state.vapic.reset();
             controller.timer.cancel();
         }
         Signals {

@@ -71,6 +71,9 @@ use kernel::prelude::*;
 /// First and last MSR of the x2APIC.
 const X2APIC: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
+/// Its TPR.
+const X2APIC_TPR: u32 = 0x808;
+
 /// Returns what decides about accesses to MSRs.
 fn access<'a>(vm: &Vm, features: &'a GuestFeatures, from_user: bool) -> Access<'a> {
     let settings = vm.settings();
@@ -144,7 +147,12 @@ impl State {
             msr_index::TSC => self.tsc.now(),
             msr_index::TSC_ADJUST => self.tsc_adjust,
             msr_index::APIC_BASE => vcpu.apic_base(self),
-            index if X2APIC.contains(&index) => return vcpu.read_x2apic(self, index),
+            index if X2APIC.contains(&index) => {
+                if !from_user {
+                    self.report_tpr_access(vcpu, vmcs, index, false);
+                }
+                return vcpu.read_x2apic(self, index);
+            }
             msr_index::TSC_DEADLINE => return vcpu.read_tsc_deadline(self),
             msr_index::KVM_SYSTEM_TIME
             | msr_index::KVM_WALL_CLOCK
@@ -239,6 +247,9 @@ impl State {
                     .map_err(MsrError::from)
             }
             index if X2APIC.contains(&index) => {
+                if !from_user {
+                    self.report_tpr_access(vcpu, vmcs, index, true);
+                }
                 return vcpu.write_x2apic(vm, self, index, value);
             }
             msr_index::TSC_DEADLINE => return vcpu.write_tsc_deadline(self, value),
@@ -260,6 +271,14 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Has the client hear of an access to MSR `index`, if it is the x2APIC's TPR.
+    fn report_tpr_access(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, index: u32, write: bool) {
+        if index == X2APIC_TPR && self.vapic.reports() {
+            let rip = self.rip(vmcs);
+            vcpu.report_tpr_access(self, rip, write);
+        }
     }
 
     /// Returns the value of an MSR for the guest; KVM_MSR_EXIT_REASON_* if it may not have it.

@@ -251,6 +251,10 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     if owned.state.mp_state != MpState::Runnable {
         return Ok(Next::Resume);
     }
+    if let Some(access) = owned.state.vapic.take_access() {
+        vcpu.run_page().set_tpr_access(access.rip, access.write);
+        return Ok(Next::ToUser);
+    }
     if owned.state.events.triple_fault {
         owned.state.events.triple_fault = false;
         vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
@@ -272,22 +276,25 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         }
     }
 
+    vcpu.fill_vapic(vm.memory(), &owned.state);
     // Whatever led here was no exit that the loop below deals with alone.
     speculation::host_data_touched();
-    let later = {
+    let step = {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = owned.load(&preempt);
         state.has_run = true;
-        match run_exits(vm, vcpu, &vmcs, state, &preempt) {
-            Step::Resume => return Ok(Next::Resume),
-            Step::ToUser => return Ok(Next::ToUser),
-            Step::Later(later) => {
-                state.fetch(&vmcs);
-                later
-            }
+        let step = run_exits(vm, vcpu, &vmcs, state, &preempt);
+        if let Step::Later(_) = step {
+            state.fetch(&vmcs);
         }
+        step
     };
-    exits::finish(vm, vcpu, owned, later)
+    vcpu.read_vapic(vm.memory(), &owned.state);
+    match step {
+        Step::Resume => Ok(Next::Resume),
+        Step::ToUser => Ok(Next::ToUser),
+        Step::Later(later) => exits::finish(vm, vcpu, owned, later),
+    }
 }
 
 /// Enters the guest again and again, as long as its exits are handled at once.
@@ -322,7 +329,8 @@ fn run_exits(
             Step::Resume => {}
             step => return step,
         }
-        if state.mp_state != MpState::Runnable || state.events.come_first() {
+        if state.mp_state != MpState::Runnable || state.events.come_first() || state.vapic.is_used()
+        {
             return Step::Resume;
         }
     }

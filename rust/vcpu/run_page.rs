@@ -276,6 +276,13 @@ impl RunPage {
         (!failed).then(|| get!(self.__bindgen_anon_1.msr.data))
     }
 
+    /// Sets up KVM_EXIT_TPR_ACCESS for an instruction at `rip`.
+    pub(crate) fn set_tpr_access(&self, rip: u64, write: bool) {
+        self.set_exit_reason(bindings::KVM_EXIT_TPR_ACCESS);
+        set!(self.__bindgen_anon_1.tpr_access.rip = rip);
+        set!(self.__bindgen_anon_1.tpr_access.is_write = u32::from(write));
+    }
+
     /// Sets up KVM_EXIT_SYSTEM_EVENT or another exit without details.
     pub(crate) fn set_plain(&self, reason: u32) {
         self.set_exit_reason(reason);

@@ -9,6 +9,7 @@ use super::{
     debug::DebugRegisters,
     events::Events,
     guest_debug::GuestDebug,
+    interrupt::vapic::Vapic,
     pending::Pending,
     pv::Pv,
     restricted::{
@@ -173,6 +174,8 @@ pub(crate) struct State {
     pub(crate) tpr_shadow: TprShadow,
     /// Which other accesses to the local APIC the processor virtualises.
     pub(crate) accesses: Accesses,
+    /// The TPR of a guest whose client patches its accesses.
+    pub(crate) vapic: Vapic,
     /// Whether this vCPU is a reason not to use the APIC-access page.
     pub(crate) inhibits_apic_access: bool,
     /// The time-stamp counter.
@@ -233,6 +236,7 @@ impl State {
             lapic: None,
             tpr_shadow: TprShadow::off(),
             accesses: Accesses::None,
+            vapic: Vapic::default(),
             inhibits_apic_access: false,
             tsc: GuestTsc::of_host(),
             pv: Pv::default(),

@@ -7,6 +7,7 @@ use crate::{
     lapic::{
         self,
         Mode,
+        Register,
         SaveArea,
         SAVE_SIZE, //
     },
@@ -31,6 +32,11 @@ use crate::{
     }, //
 };
 use kernel::prelude::*;
+
+/// Returns whether an access at `offset` of the page is to the TPR's 16 bytes.
+fn is_tpr(offset: u16) -> bool {
+    offset & 0xff0 == Register::TPR.offset()
+}
 
 impl InterruptController {
     /// Returns the offset of `gpa` in the page at which the registers lie in xAPIC mode.
@@ -148,7 +154,7 @@ impl Vcpu {
         gpa: Gpa,
         data: &mut [u8],
     ) -> bool {
-        let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_ref()) else {
+        let Some(controller) = self.controller() else {
             return false;
         };
         let Some(offset) = controller.offset_of(gpa) else {
@@ -158,6 +164,13 @@ impl Vcpu {
             data.fill(0xff);
             return vm.settings().has(Quirk::LapicHole);
         }
+        if is_tpr(offset) {
+            let rip = state.fetched_rip();
+            self.report_tpr_access(state, rip, false);
+        }
+        let Some(owned) = state.lapic.as_ref() else {
+            return false;
+        };
         let size = u8::try_from(data.len()).unwrap_or(u8::MAX);
         // The one effect of a read is an error interrupt, seen before the next VM entry.
         let read = controller.lapic().read(owned, offset, size, now_ns());
@@ -178,7 +191,7 @@ impl Vcpu {
         gpa: Gpa,
         data: &[u8],
     ) -> bool {
-        let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) else {
+        let Some(controller) = self.controller() else {
             return false;
         };
         let Some(offset) = controller.offset_of(gpa) else {
@@ -187,6 +200,13 @@ impl Vcpu {
         if controller.lapic().mode() != Mode::Xapic {
             return vm.settings().has(Quirk::LapicHole);
         }
+        if is_tpr(offset) {
+            let rip = state.fetched_rip();
+            self.report_tpr_access(state, rip, true);
+        }
+        let Some(owned) = state.lapic.as_mut() else {
+            return false;
+        };
         let size = u8::try_from(data.len()).unwrap_or(u8::MAX);
         let mut bytes = [0; 4];
         for (target, &source) in bytes.iter_mut().zip(data) {
