@@ -21,6 +21,7 @@ pub(crate) mod event_state;
 mod events;
 mod exits;
 pub(crate) mod guest_debug;
+mod halt;
 mod hypercall;
 pub(crate) mod interrupt;
 mod io;
@@ -37,6 +38,7 @@ pub(crate) mod state;
 pub(crate) mod stats;
 mod tracing;
 pub(crate) mod tsc;
+mod yielding;
 
 pub(crate) use self::{
     run_page::{
@@ -52,7 +54,11 @@ use self::{
     request::Doorbell,
     restricted::Nonpaged,
     state::State,
-    stats::Registered, //
+    stats::Registered,
+    yielding::{
+        Runner,
+        Scheduling, //
+    }, //
 };
 use crate::{
     hypervisor::Hypervisor,
@@ -63,7 +69,10 @@ use crate::{
         },
         preempt::PreemptGuard,
         signal_mask::SignalMask,
-        task::PreemptNotifier, //
+        task::{
+            PreemptNotifier,
+            ThreadId, //
+        }, //
     },
     memory::DirtyRing,
     mmu::Root,
@@ -95,7 +104,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Full, //
+            Full,
+            Relaxed, //
         },
         Arc, //
     }, //
@@ -108,6 +118,8 @@ pub(crate) struct Owned {
     pub(crate) state: State,
     /// The signals to block during KVM_RUN.
     pub(crate) signal_mask: Option<SignalMask>,
+    /// The thread that ran the vCPU last.
+    runner: Option<ThreadId>,
 }
 
 impl Owned {
@@ -162,9 +174,15 @@ pub(crate) struct Vcpu {
     root: Root,
     ring: Option<Arc<DirtyRing>>,
     nmis: Atomic<u32>,
+    /// Another vCPU has woken this one, or will have if it halts.
+    unhalted: Atomic<bool>,
+    /// The vCPU's thread sleeps, as the vCPU is halted.
+    blocking: Atomic<bool>,
     counts: Registered,
     #[pin]
-    host_switch: PreemptNotifier<HostSwitch>,
+    runner: Runner,
+    #[pin]
+    scheduling: PreemptNotifier<Scheduling>,
     #[pin]
     owned: KillableMutex<Owned>,
 }
@@ -206,7 +224,9 @@ impl Vcpu {
                 nonpaged,
             )?,
             signal_mask: None,
+            runner: None,
         };
+        let scheduling = Scheduling::new(doorbell.clone());
         let number = vpid.as_ref().map(Vpid::number);
         let registers = controller.as_ref().map(|controller| controller.page());
         owned.with_vmcs(|vmcs, state| {
@@ -224,8 +244,11 @@ impl Vcpu {
                 root,
                 ring,
                 nmis: Atomic::new(0),
+                unhalted: Atomic::new(false),
+                blocking: Atomic::new(false),
                 counts,
-                host_switch <- PreemptNotifier::new(Ok::<_, Error>(HostSwitch::new())),
+                runner <- Runner::new(),
+                scheduling <- PreemptNotifier::new(Ok::<_, Error>(scheduling)),
                 owned <- KillableMutex::new(
                     owned,
                     c"kvm_rs vcpu",
@@ -254,7 +277,8 @@ impl Vcpu {
     pub(crate) fn run(self: &Arc<Self>, vm: &Vm, owned: &mut Owned) -> Result {
         let mask = owned.signal_mask;
         let _blocked = mask.as_ref().map(SignalMask::block);
-        self.host_switch.with_registered(|| {
+        self.note_runner(owned);
+        self.scheduling.with_registered(|| {
             let result = run::run(vm, self, owned);
             let _preempt = PreemptGuard::new();
             self.host_switch().to_host();
@@ -293,7 +317,7 @@ impl Vcpu {
     /// Returns the lazily switched state.
     #[inline]
     pub(crate) fn host_switch(&self) -> &HostSwitch {
-        &self.host_switch.inner
+        &self.scheduling.inner.host
     }
 
     /// Returns the root of the tables that the guest runs on.
@@ -340,6 +364,37 @@ impl Vcpu {
     /// Counts an event.
     pub(crate) fn count_event(&self, event: stats::Event) {
         self.counts.count_event(event);
+    }
+
+    /// Adds to what an event counts.
+    pub(crate) fn add_to_event(&self, event: stats::Event, number: u64) {
+        self.counts.add_to_event(event, number);
+    }
+
+    /// Returns whether the vCPU's thread sleeps, as the vCPU is halted.
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.blocking.load(Relaxed)
+    }
+
+    /// Notes whether the vCPU's thread sleeps.
+    fn set_blocking(&self, blocking: bool) {
+        self.blocking.store(blocking, Relaxed);
+    }
+
+    /// Wakes the vCPU, or has it not halt the next time.
+    fn unhalt(&self) {
+        self.unhalted.store(true, Relaxed);
+        self.doorbell.ring(request::Request::Event);
+    }
+
+    /// Returns whether another vCPU has woken this one.
+    pub(crate) fn is_unhalted(&self) -> bool {
+        self.unhalted.load(Relaxed)
+    }
+
+    /// Forgets that another vCPU has woken this one: it runs.
+    pub(crate) fn forget_unhalt(&self) {
+        self.unhalted.store(false, Relaxed);
     }
 
     /// Returns how often an event was counted.

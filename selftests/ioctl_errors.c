@@ -1157,6 +1157,10 @@ static void test_vm_capabilities(struct table *t)
 		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1UL << 25 },
 		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1UL << 26 },
 		{ KVM_CAP_X86_APIC_BUS_CYCLES_NS, ~0UL },
+		{ KVM_CAP_HALT_POLL, 0 },
+		{ KVM_CAP_HALT_POLL, ~0U },
+		{ KVM_CAP_HALT_POLL, 1UL << 32 },
+		{ KVM_CAP_HLT, 0 },
 	};
 	unsigned int stage, i;
 	struct vcpu vcpu;

@@ -110,6 +110,8 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_VCPU_ATTRIBUTES
         | KVM_CAP_DISABLE_QUIRKS
         | KVM_CAP_VM_DISABLE_NX_HUGE_PAGES
+        | KVM_CAP_HLT
+        | KVM_CAP_HALT_POLL
         | KVM_CAP_TSC_DEADLINE_TIMER => 1,
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,

@@ -50,14 +50,28 @@ enum Kind {
     Cumulative,
     /// A number as of now.
     Instant,
+    /// Nanoseconds, whose sum only grows.
+    Nanoseconds,
+    /// Whether something is so now.
+    Boolean,
 }
 
 impl Kind {
-    /// Returns the descriptor's flags: the type; no unit and a base of ten are both 0.
+    /// Returns the descriptor's flags: the type and the unit; none, and a base of ten, are both 0.
     const fn flags(self) -> u32 {
         match self {
             Self::Cumulative => KVM_STATS_TYPE_CUMULATIVE,
             Self::Instant => KVM_STATS_TYPE_INSTANT,
+            Self::Nanoseconds => KVM_STATS_TYPE_CUMULATIVE | KVM_STATS_UNIT_SECONDS,
+            Self::Boolean => KVM_STATS_TYPE_INSTANT | KVM_STATS_UNIT_BOOLEAN,
+        }
+    }
+
+    /// Returns the power of ten by which the value counts in the unit.
+    const fn exponent(self) -> i16 {
+        match self {
+            Self::Nanoseconds => -9,
+            _ => 0,
         }
     }
 }
@@ -75,6 +89,24 @@ impl<T> Stat<T> {
         Self {
             name,
             kind: Kind::Cumulative,
+            value,
+        }
+    }
+
+    const fn nanoseconds(name: &'static str, value: fn(&T) -> u64) -> Self {
+        assert!(name.len() < NAME_SIZE);
+        Self {
+            name,
+            kind: Kind::Nanoseconds,
+            value,
+        }
+    }
+
+    const fn boolean(name: &'static str, value: fn(&T) -> u64) -> Self {
+        assert!(name.len() < NAME_SIZE);
+        Self {
+            name,
+            kind: Kind::Boolean,
             value,
         }
     }
@@ -100,8 +132,30 @@ static VM: [Stat<Vm>; 6] = [
 ];
 
 /// The statistics of a vCPU.
-static VCPU: [Stat<Vcpu>; 16] = [
+static VCPU: [Stat<Vcpu>; 25] = [
+    Stat::cumulative("halt_successful_poll", |vcpu| {
+        vcpu.events(Event::HaltSuccessfulPoll)
+    }),
+    Stat::cumulative("halt_attempted_poll", |vcpu| {
+        vcpu.events(Event::HaltAttemptedPoll)
+    }),
+    // Each end of a halt is one of the vCPU's.
+    Stat::cumulative("halt_poll_invalid", |_| 0),
     Stat::cumulative("halt_wakeup", |vcpu| vcpu.events(Event::HaltWakeup)),
+    Stat::nanoseconds("halt_poll_success_ns", |vcpu| {
+        vcpu.events(Event::HaltPollSuccessNs)
+    }),
+    Stat::nanoseconds("halt_poll_fail_ns", |vcpu| {
+        vcpu.events(Event::HaltPollFailNs)
+    }),
+    Stat::nanoseconds("halt_wait_ns", |vcpu| vcpu.events(Event::HaltWaitNs)),
+    Stat::boolean("blocking", |vcpu| u64::from(vcpu.is_blocking())),
+    Stat::cumulative("directed_yield_attempted", |vcpu| {
+        vcpu.events(Event::DirectedYieldAttempted)
+    }),
+    Stat::cumulative("directed_yield_successful", |vcpu| {
+        vcpu.events(Event::DirectedYieldSuccessful)
+    }),
     Stat::cumulative("pf_taken", |vcpu| vcpu.exits(reason::EPT_VIOLATION)),
     Stat::cumulative("pf_fixed", |vcpu| vcpu.events(Event::FaultFixed)),
     Stat::cumulative("pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
@@ -207,8 +261,8 @@ fn contents<T>(name: &CStr, stats: &[Stat<T>], object: &T) -> Result<KVec<u8>> {
     put_name(&mut file, name.to_bytes())?;
     for (index, stat) in stats.iter().take(count).enumerate() {
         put(&mut file, &stat.kind.flags().to_ne_bytes())?;
-        // The exponent, 0, and the number of values, 1.
-        put(&mut file, &0i16.to_ne_bytes())?;
+        // The exponent, and the number of values, 1.
+        put(&mut file, &stat.kind.exponent().to_ne_bytes())?;
         put(&mut file, &1u16.to_ne_bytes())?;
         // CAST: At most MAX_STATS values.
         put(&mut file, &((index * 8) as u32).to_ne_bytes())?;

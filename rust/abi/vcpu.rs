@@ -184,6 +184,9 @@ fn dispatch(
             let mut state: kvm_mp_state = uaccess::zeroed();
             state.mp_state = match owned.state.mp_state {
                 MpState::Runnable => KVM_MP_STATE_RUNNABLE,
+                MpState::Halted | MpState::ApResetHold if vcpu.is_unhalted() => {
+                    KVM_MP_STATE_RUNNABLE
+                }
                 MpState::Uninitialized => KVM_MP_STATE_UNINITIALIZED,
                 MpState::InitReceived => KVM_MP_STATE_INIT_RECEIVED,
                 MpState::Halted => KVM_MP_STATE_HALTED,
@@ -405,6 +408,9 @@ fn set_mp_state(vcpu: &Vcpu, owned: &mut Owned, value: u32) -> Result {
         if let Some(controller) = vcpu.controller() {
             controller.lapic().latch_startup();
         }
+    }
+    if state == MpState::Runnable {
+        vcpu.forget_unhalt();
     }
     owned.state.mp_state = state;
     vcpu.doorbell().set(Request::Event);

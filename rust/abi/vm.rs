@@ -313,6 +313,10 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         KVM_CAP_DISABLE_QUIRKS | KVM_CAP_DISABLE_QUIRKS2 => {
             vm.disable_quirks(argument as u32);
         }
+        KVM_CAP_HALT_POLL => {
+            let ns = u32::try_from(argument).map_err(|_| EINVAL)?;
+            vm.settings().set_halt_poll_ns(ns);
+        }
         KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
         KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),

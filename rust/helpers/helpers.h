@@ -50,6 +50,14 @@ void kvm_rs_kick_cpus_and_wait(const unsigned long *cpus);
 bool kvm_rs_guest_work_pending(void);
 int kvm_rs_handle_guest_work(void);
 bool kvm_rs_signal_pending(void);
+bool kvm_rs_single_task_running(void);
+bool kvm_rs_may_poll(void);
+bool kvm_rs_is_runnable(void);
+struct pid *kvm_rs_current_pid(void);
+struct pid *kvm_rs_current_pid_get(void);
+void kvm_rs_pid_get(struct pid *pid);
+void kvm_rs_pid_put(struct pid *pid);
+bool kvm_rs_yield_to(struct pid *pid);
 int kvm_rs_hotplug_register(const char *name, int (*online)(unsigned int cpu),
 			    int (*offline)(unsigned int cpu));
 void kvm_rs_hotplug_unregister(int state);
@@ -220,5 +228,21 @@ bool kvm_rs_eager_page_split(void);
 bool kvm_rs_nx_huge_pages(void);
 unsigned int kvm_rs_nx_recovery(unsigned int *period_ms);
 bool kvm_rs_may_reboot(void);
+
+/**
+ * struct kvm_rs_halt_polling - How long halted vCPUs poll
+ * @ns:		Longest time, in nanoseconds
+ * @grow:	Factor by which the time grows
+ * @grow_start:	The least time, in nanoseconds
+ * @shrink:	Divisor by which it shrinks
+ */
+struct kvm_rs_halt_polling {
+	unsigned int ns;
+	unsigned int grow;
+	unsigned int grow_start;
+	unsigned int shrink;
+};
+
+void kvm_rs_halt_polling(struct kvm_rs_halt_polling *polling);
 
 #endif

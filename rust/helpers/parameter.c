@@ -40,6 +40,32 @@ MODULE_PARM_DESC(eptad, "Use accessed and dirty bits of extended page tables");
 module_param_named(pml, kvm_rs_parameters.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Log dirty pages in hardware");
 
+/* How long halted vCPUs poll; as KVM's parameters of these names. */
+static unsigned int halt_poll_ns = 200000;
+module_param(halt_poll_ns, uint, 0644);
+MODULE_PARM_DESC(halt_poll_ns, "Longest time that a halted vCPU polls before it sleeps, in nanoseconds");
+static unsigned int halt_poll_ns_grow = 2;
+module_param(halt_poll_ns_grow, uint, 0644);
+MODULE_PARM_DESC(halt_poll_ns_grow, "Factor by which a vCPU polls longer when that would have helped");
+static unsigned int halt_poll_ns_grow_start = 10000;
+module_param(halt_poll_ns_grow_start, uint, 0644);
+MODULE_PARM_DESC(halt_poll_ns_grow_start, "Time that a vCPU polls at first, in nanoseconds");
+static unsigned int halt_poll_ns_shrink = 2;
+module_param(halt_poll_ns_shrink, uint, 0644);
+MODULE_PARM_DESC(halt_poll_ns_shrink, "Divisor by which a vCPU polls shorter when that was in vain");
+
+/**
+ * kvm_rs_halt_polling() - Reads the parameters of halt polling, which can be written at any time
+ * @polling:	Where to put them
+ */
+void kvm_rs_halt_polling(struct kvm_rs_halt_polling *polling)
+{
+	polling->ns = READ_ONCE(halt_poll_ns);
+	polling->grow = READ_ONCE(halt_poll_ns_grow);
+	polling->grow_start = READ_ONCE(halt_poll_ns_grow_start);
+	polling->shrink = READ_ONCE(halt_poll_ns_shrink);
+}
+
 static bool dump_invalid_vmcs;
 module_param(dump_invalid_vmcs, bool, 0644);
 MODULE_PARM_DESC(dump_invalid_vmcs, "Print the VMCS when a VM entry fails");

@@ -11,8 +11,12 @@
 #include <linux/mutex.h>
 #include <linux/preempt.h>
 #include <linux/printk.h>
+#include <linux/pid.h>
+#include <linux/processor.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
+#include <linux/sched/task.h>
 
 #include <asm/io.h>
 
@@ -158,4 +162,67 @@ void kvm_rs_signals_unblock(void)
 {
 	sigprocmask(SIG_SETMASK, &current->real_blocked, NULL);
 	sigemptyset(&current->real_blocked);
+}
+
+/* Whether nothing else wants this CPU. */
+bool kvm_rs_single_task_running(void)
+{
+	return single_task_running();
+}
+
+/**
+ * kvm_rs_may_poll() - Relax the CPU once
+ *
+ * Return: whether the current task may go on polling, as nothing else wants the CPU.
+ */
+bool kvm_rs_may_poll(void)
+{
+	cpu_relax();
+	return single_task_running() && !need_resched();
+}
+
+/* Whether the current task, which is scheduled out, goes on as soon as it gets a CPU. */
+bool kvm_rs_is_runnable(void)
+{
+	return READ_ONCE(current->__state) == TASK_RUNNING;
+}
+
+struct pid *kvm_rs_current_pid(void)
+{
+	return task_pid(current);
+}
+
+struct pid *kvm_rs_current_pid_get(void)
+{
+	return get_task_pid(current, PIDTYPE_PID);
+}
+
+void kvm_rs_pid_get(struct pid *pid)
+{
+	get_pid(pid);
+}
+
+void kvm_rs_pid_put(struct pid *pid)
+{
+	put_pid(pid);
+}
+
+/**
+ * kvm_rs_yield_to() - Give the CPU to a thread, if the scheduler agrees
+ * @pid:	The thread
+ *
+ * Context: May schedule.
+ *
+ * Return: whether the thread was given the CPU.
+ */
+bool kvm_rs_yield_to(struct pid *pid)
+{
+	struct task_struct *task = get_pid_task(pid, PIDTYPE_PID);
+	int ret;
+
+	if (!task)
+		return false;
+	ret = yield_to(task, true);
+	put_task_struct(task);
+	return ret > 0;
 }

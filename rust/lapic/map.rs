@@ -220,6 +220,12 @@ impl<S: DerefMut<Target = [u16]>> DestinationMap<S> {
         };
     }
 
+    /// Returns the number of the APIC with this physical ID; `None` if there is none, or more than one.
+    pub(crate) fn number_of(&self, id: u32) -> Option<usize> {
+        let entry = *self.physical.get(usize::try_from(id).ok()?)?;
+        (entry < SEVERAL).then_some(usize::from(entry & !X2APIC))
+    }
+
     /// Returns whom `message` concerns.
     ///
     /// `broadcast_quirk` as in [`Sender::Device`](super::Sender::Device); false for a message of an

@@ -18,6 +18,21 @@ pub(crate) fn report(parameters: &Parameters) {
     unsafe { (&raw const *parameters).copy_to(&raw mut bindings::kvm_rs_parameters, 1) };
 }
 
+pub(crate) use crate::bindings::kvm_rs_halt_polling as HaltPolling;
+
+/// Returns how long halted vCPUs poll, which the user may change at any time.
+pub(crate) fn halt_polling() -> HaltPolling {
+    let mut polling = HaltPolling {
+        ns: 0,
+        grow: 0,
+        grow_start: 0,
+        shrink: 0,
+    };
+    // SAFETY: It fills the members.
+    unsafe { bindings::kvm_rs_halt_polling(&mut polling) };
+    polling
+}
+
 /// Returns whether to print the VMCS of an entry that failed; if not, tells the user how to have it.
 pub(crate) fn wants_vmcs_dump() -> bool {
     // SAFETY: It has no requirements.

@@ -3,7 +3,10 @@
 //! The current task: its signals, and the news when it is scheduled out.
 
 use crate::bindings;
-use core::marker::PhantomPinned;
+use core::{
+    marker::PhantomPinned,
+    ptr::NonNull, //
+};
 use kernel::{
     prelude::*,
     types::Opaque, //
@@ -34,10 +37,83 @@ pub(crate) fn handle_work() -> Result {
     kernel::error::to_result(unsafe { bindings::kvm_rs_handle_guest_work() })
 }
 
-/// What wants to know that its task is scheduled out.
+/// Returns whether nothing else wants this CPU.
+pub(crate) fn is_alone() -> bool {
+    // SAFETY: Looking at the run queue's length has no preconditions.
+    unsafe { bindings::kvm_rs_single_task_running() }
+}
+
+/// Relaxes the CPU once; returns whether the task may go on polling, as nothing else wants the CPU.
+#[inline]
+pub(crate) fn may_poll() -> bool {
+    // SAFETY: It has no preconditions.
+    unsafe { bindings::kvm_rs_may_poll() }
+}
+
+/// A thread, which may be gone.
+///
+/// # Invariants
+///
+/// It owns a count of the identifier.
+pub(crate) struct ThreadId(NonNull<kernel::bindings::pid>);
+
+// SAFETY: An identifier is counted and may be used from any thread.
+unsafe impl Send for ThreadId {}
+// SAFETY: As above.
+unsafe impl Sync for ThreadId {}
+
+impl ThreadId {
+    /// Returns the current thread.
+    pub(crate) fn current() -> Option<Self> {
+        // SAFETY: The current task has an identifier.
+        let pid = unsafe { bindings::kvm_rs_current_pid_get() };
+        // INVARIANT: The count was taken for this object.
+        NonNull::new(pid).map(Self)
+    }
+
+    /// Returns whether this is the current thread.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        // SAFETY: The current task has an identifier.
+        self.0.as_ptr() == unsafe { bindings::kvm_rs_current_pid() }
+    }
+
+    /// Gives the thread the CPU, if the scheduler agrees; returns whether it does. May schedule.
+    pub(crate) fn yield_to(&self) -> bool {
+        // SAFETY: By the type's invariant the identifier is there.
+        unsafe { bindings::kvm_rs_yield_to(self.0.as_ptr()) }
+    }
+}
+
+impl Clone for ThreadId {
+    fn clone(&self) -> Self {
+        // SAFETY: By the type's invariant the identifier is there.
+        unsafe { bindings::kvm_rs_pid_get(self.0.as_ptr()) };
+        // INVARIANT: The count was taken for the new object.
+        Self(self.0)
+    }
+}
+
+impl Drop for ThreadId {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the count is this object's.
+        unsafe { bindings::kvm_rs_pid_put(self.0.as_ptr()) };
+    }
+}
+
+/// Returns whether the current task, which is scheduled out, goes on as soon as it gets a CPU.
+pub(crate) fn is_runnable() -> bool {
+    // SAFETY: Looking at the current task's state has no preconditions.
+    unsafe { bindings::kvm_rs_is_runnable() }
+}
+
+/// What wants to know that its task is scheduled out and in.
 pub(crate) trait SchedOut {
     /// Called on the CPU that the task leaves, with preemption off.
     fn sched_out(&self);
+
+    /// Called on the CPU that the task comes to, with preemption off.
+    fn sched_in(&self) {}
 }
 
 /// A registration for news of the current task's scheduling.
@@ -63,7 +139,18 @@ impl<T: SchedOut> PreemptNotifier<T> {
         sched_out: Some(Self::sched_out),
     };
 
-    extern "C" fn sched_in(_notifier: *mut bindings::preempt_notifier, _cpu: i32) {}
+    /// Tells `inner` that the task is scheduled in.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::sched_out`].
+    unsafe extern "C" fn sched_in(notifier: *mut bindings::preempt_notifier, _cpu: i32) {
+        let raw: *const Opaque<bindings::preempt_notifier> = notifier.cast();
+        // SAFETY: As in `sched_out`.
+        let this = unsafe { kernel::container_of!(raw, Self, raw) };
+        // SAFETY: As in `sched_out`.
+        unsafe { &*this }.inner.sched_in();
+    }
 
     /// Tells `inner` that the task is scheduled out.
     ///

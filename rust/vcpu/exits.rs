@@ -106,6 +106,10 @@ pub(crate) enum Later {
     LoadCr3(u64, u64),
     /// Likewise CR4.
     LoadCr4(u64, u64),
+    /// A hypercall that needs an up-to-date table of destinations.
+    Hypercall,
+    /// Another vCPU is to run in this one's place, the one with this APIC ID.
+    YieldTo(u32),
     /// An instruction that this CPU does not have.
     InvalidOpcode,
 }
@@ -162,10 +166,7 @@ pub(crate) fn handle(
         Exit::NmiWindow | Exit::TprBelowThreshold => Step::Resume,
         Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
-        Exit::Vmcall => {
-            state.hypercall(vmcs);
-            Step::Resume
-        }
+        Exit::Vmcall => state.hypercall(vm, vmcs, false),
         Exit::VmxInstruction(_) | Exit::Foreign => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
@@ -527,6 +528,15 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
             state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
         }),
+        Later::Hypercall => {
+            vm.update_destinations();
+            owned.with_vmcs(|vmcs, state| state.hypercall(vm, vmcs, true));
+            Ok(Next::Resume)
+        }
+        Later::YieldTo(id) => {
+            vcpu.yield_to(vm, id);
+            Ok(Next::Resume)
+        }
         Later::InvalidOpcode => hypercall::fix(vm, owned),
     }
 }

@@ -5,6 +5,15 @@
 
 use super::{
     context::Context,
+    exits::{
+        Later,
+        Step, //
+    },
+    interrupt::deliver::{
+        kick,
+        send_ipis,
+        IpiRequest, //
+    },
     pv::Feature,
     run::Next,
     state::{
@@ -33,7 +42,9 @@ const KVM_EOPNOTSUPP: i64 = -95;
 
 /// Hypercalls.
 const HC_VAPIC_POLL_IRQ: u64 = 1;
+const HC_KICK_CPU: u64 = 5;
 const HC_CLOCK_PAIRING: u64 = 9;
+const HC_SEND_IPI: u64 = 10;
 const HC_SCHED_YIELD: u64 = 11;
 
 /// Last bytes of VMCALL, and of AMD's VMMCALL, which is no instruction of this CPU; the others are the
@@ -43,7 +54,10 @@ const VMMCALL: u8 = 0xd9;
 
 impl State {
     /// Does a hypercall.
-    pub(crate) fn hypercall(&mut self, vmcs: &CurrentVmcs<'_>) {
+    ///
+    /// `again` tells that this is the second time, after the VM's table of destinations was brought up to
+    /// date.
+    pub(crate) fn hypercall(&mut self, vm: &Vm, vmcs: &CurrentVmcs<'_>, again: bool) -> Step {
         let long = self.is_64bit(vmcs);
         let width = if long { u64::MAX } else { 0xffff_ffff };
         let number = self.gpr(RAX) & width;
@@ -53,13 +67,40 @@ impl State {
             let (a0, a1) = (argument(RBX), argument(RCX));
             (number, a0, a1, argument(RDX), argument(RSI))
         });
+        let mut yield_to = None;
         let result = if self.cpl(vmcs) != 0 {
             KVM_EPERM
         } else {
             match number {
                 HC_VAPIC_POLL_IRQ => 0,
-                // It is a hint: the vCPU goes on.
-                HC_SCHED_YIELD if self.has_pv(Feature::SchedYield) => 0,
+                HC_SCHED_YIELD if self.has_pv(Feature::SchedYield) => {
+                    // CAST: An APIC ID.
+                    yield_to = Some(self.gpr(RBX) as u32);
+                    0
+                }
+                HC_KICK_CPU if self.has_pv(Feature::Unhalt) => {
+                    // CAST: An APIC ID.
+                    let id = self.gpr(RCX) as u32;
+                    kick(vm.vcpus(), id);
+                    yield_to = Some(id);
+                    0
+                }
+                HC_SEND_IPI if self.has_pv(Feature::SendIpi) => {
+                    let request = IpiRequest {
+                        low: self.gpr(RBX) & width,
+                        high: self.gpr(RCX) & width,
+                        // CAST: An APIC ID.
+                        first: self.gpr(RDX) as u32,
+                        // CAST: An interrupt command has 32 bits without its destination.
+                        command: self.gpr(RSI) as u32,
+                        width: if long { 64 } else { 32 },
+                    };
+                    match send_ipis(vm.vcpus(), &request) {
+                        Some(result) => result,
+                        None if !again => return Step::Later(Later::Hypercall),
+                        None => KVM_EOPNOTSUPP,
+                    }
+                }
                 HC_CLOCK_PAIRING => KVM_EOPNOTSUPP,
                 _ => KVM_ENOSYS,
             }
@@ -67,6 +108,10 @@ impl State {
         // CAST: The two's complement of the error.
         self.set_gpr(RAX, result as u64 & width);
         self.skip_instruction(vmcs);
+        match yield_to {
+            Some(id) => Step::Later(Later::YieldTo(id)),
+            None => Step::Resume,
+        }
     }
 }
 

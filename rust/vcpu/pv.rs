@@ -32,6 +32,12 @@ pub(crate) enum Feature {
     Clock2 = 3,
     /// Stolen time.
     StealTime = 5,
+    /// A halted vCPU can be woken by another one.
+    Unhalt = 7,
+    /// IPIs to many vCPUs at once.
+    SendIpi = 11,
+    /// The guest says whether halted vCPUs poll.
+    PollControl = 12,
     /// A hint that another vCPU should run.
     SchedYield = 13,
 }
@@ -45,6 +51,10 @@ const CLOCK_STABLE: u32 = 1 << 24;
 pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
     | 1 << Feature::Clock2 as u32
     | 1 << Feature::StealTime as u32
+    | 1 << Feature::Unhalt as u32
+    | 1 << Feature::SendIpi as u32
+    | 1 << Feature::PollControl as u32
+    | 1 << Feature::SchedYield as u32
     | NOP_IO_DELAY
     | CLOCK_STABLE;
 
@@ -67,6 +77,15 @@ pub(crate) struct Pv {
     last_delay: u64,
     wall_clock: Option<u64>,
     stopped: bool,
+    /// The guest polls itself, so that the host need not.
+    guest_polls: bool,
+}
+
+impl Pv {
+    /// Returns whether the host may poll in the place of a halted vCPU.
+    pub(super) fn host_polls(&self) -> bool {
+        !self.guest_polls
+    }
 }
 
 impl State {
@@ -100,6 +119,9 @@ impl State {
             msr_index::KVM_STEAL_TIME => self
                 .need_pv(Feature::StealTime)
                 .map(|()| self.pv.steal_time),
+            msr_index::KVM_POLL_CONTROL => self
+                .need_pv(Feature::PollControl)
+                .map(|()| u64::from(self.pv.host_polls())),
             _ => Err(MsrError::Unknown),
         }
     }
@@ -136,6 +158,14 @@ impl State {
                     return Err(MsrError::Invalid);
                 }
                 self.pv.steal_time = value;
+            }
+            msr_index::KVM_POLL_CONTROL => {
+                self.need_pv(Feature::PollControl)?;
+                if value > 1 {
+                    return Err(MsrError::Invalid);
+                }
+                self.pv.guest_polls = value == 0;
+                return Ok(());
             }
             _ => return Err(MsrError::Unknown),
         }

@@ -83,6 +83,8 @@ pub(crate) struct Doorbell {
     /// The CPU in whose guest mode the vCPU is, or [`OUTSIDE`].
     in_guest: Atomic<i32>,
     requests: Atomic<u32>,
+    /// The vCPU's thread wants a CPU and has none, as far as is known.
+    ready: Atomic<bool>,
     /// Where the vCPU's thread sleeps.
     sleeper: TaskWait,
 }
@@ -96,6 +98,7 @@ impl Doorbell {
         pin_init!(Self {
             in_guest: Atomic::new(OUTSIDE),
             requests: Atomic::new(0),
+            ready: Atomic::new(false),
             sleeper: TaskWait::new(),
         })
     }
@@ -126,8 +129,20 @@ impl Doorbell {
         if let Some(cpu) = self.guest_cpu() {
             send_reschedule(cpu);
         } else {
+            self.ready.store(true, Relaxed);
             self.sleeper.wake();
         }
+    }
+
+    /// Returns whether the vCPU's thread wants a CPU and has none, as far as is known.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    /// Notes whether the vCPU's thread wants a CPU and has none.
+    #[inline]
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Relaxed);
     }
 
     /// Returns the CPU on which the vCPU is in guest mode.

@@ -19,6 +19,7 @@ use super::{
         self,
         Step, //
     },
+    halt,
     io,
     pending::Pending,
     request::Request,
@@ -107,7 +108,7 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
             return Err(EINTR);
         }
         // An application processor waits for INIT and a startup IPI, or for a signal.
-        return match wait(vm, vcpu, owned)? {
+        return match halt::wait(vm, vcpu, owned)? {
             Next::Resume => Err(EAGAIN),
             Next::ToUser => Ok(()),
         };
@@ -127,7 +128,7 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
         let next = if owned.state.mp_state == MpState::Runnable {
             enter_guest(vm, vcpu, owned)?
         } else {
-            wait(vm, vcpu, owned)?
+            halt::wait(vm, vcpu, owned)?
         };
         if next == Next::ToUser {
             return Ok(());
@@ -170,34 +171,8 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     }
 }
 
-/// Sleeps until a halted vCPU has something to do.
-fn wait(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
-    loop {
-        handle_requests(vm, vcpu, owned);
-        let state = &mut owned.state;
-        if state.mp_state == MpState::Runnable {
-            return Ok(Next::Resume);
-        }
-        if matches!(state.mp_state, MpState::Halted | MpState::ApResetHold)
-            && (state.events.nmis > 0
-                || state.events.exception.is_some()
-                || state.events.are_for_client()
-                || vcpu.is_wakeable(state))
-        {
-            vcpu.count_event(Event::HaltWakeup);
-            state.mp_state = MpState::Runnable;
-            return Ok(Next::Resume);
-        }
-        if vcpu.doorbell().sleep() {
-            vcpu.count_event(Event::SignalExit);
-            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-            return Err(EINTR);
-        }
-    }
-}
-
 /// Looks at what other threads asked for.
-fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
+pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if !vcpu.doorbell().is_pending() {
         return;
     }

@@ -9,6 +9,7 @@ use super::{
     debug::DebugRegisters,
     events::Events,
     guest_debug::GuestDebug,
+    halt::PollTime,
     interrupt::vapic::Vapic,
     pending::Pending,
     pv::Pv,
@@ -166,6 +167,8 @@ pub(crate) struct State {
     pub(crate) primary: u32,
     /// Whether the vCPU runs.
     pub(crate) mp_state: MpState,
+    /// How long the vCPU polls when it halts.
+    pub(crate) poll_time: PollTime,
     /// Whether the guest was entered since the vCPU was created.
     pub(crate) has_run: bool,
     /// The local APIC's half that belongs to the vCPU's thread.
@@ -232,6 +235,7 @@ impl State {
             },
             primary: 0,
             mp_state: MpState::Runnable,
+            poll_time: PollTime::default(),
             has_run: false,
             lapic: None,
             tpr_shadow: TprShadow::off(),

@@ -40,11 +40,25 @@ pub(crate) enum Event {
     SignalExit,
     /// The client was told that the guest takes interrupts.
     WindowToUser,
+    /// A halted vCPU polled, and did not sleep.
+    HaltSuccessfulPoll,
+    /// A halted vCPU polled.
+    HaltAttemptedPoll,
+    /// Nanoseconds that it polled with success.
+    HaltPollSuccessNs,
+    /// Nanoseconds that it polled in vain.
+    HaltPollFailNs,
+    /// Nanoseconds that it slept.
+    HaltWaitNs,
+    /// The vCPU was to give its CPU to another one.
+    DirectedYieldAttempted,
+    /// It did.
+    DirectedYieldSuccessful,
 }
 
 impl Event {
     /// The number of events.
-    const COUNT: usize = Self::WindowToUser as usize + 1;
+    const COUNT: usize = Self::DirectedYieldSuccessful as usize + 1;
 }
 
 /// The exits of one vCPU. Only its own thread counts.
@@ -116,8 +130,13 @@ impl ExitCounts {
 
     /// Counts an event.
     pub(super) fn count_event(&self, event: Event) {
+        self.add_to_event(event, 1);
+    }
+
+    /// Adds to what an event counts.
+    pub(super) fn add_to_event(&self, event: Event, number: u64) {
         if let Some(counter) = self.events.get(event as usize) {
-            counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+            counter.store(counter.load(Relaxed).wrapping_add(number), Relaxed);
         }
     }
 

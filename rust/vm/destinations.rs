@@ -86,6 +86,17 @@ impl Concerned<'_> {
     }
 }
 
+/// The vCPUs by physical APIC ID.
+pub(crate) struct ById<'a>(&'a Table);
+
+impl ById<'_> {
+    /// Returns the vCPU with this ID; `None` if there is none, or more than one.
+    pub(crate) fn find(&self, id: u32) -> Option<&Vcpu> {
+        let number = self.0.map.number_of(id)?;
+        self.0.vcpus.get(number).map(|vcpu| &**vcpu)
+    }
+}
+
 impl Destinations {
     /// Returns an initialiser of the table of a VM without vCPUs.
     pub(super) fn new() -> impl PinInit<Self, Error> {
@@ -154,6 +165,15 @@ impl Destinations {
                 vcpus: &table.vcpus,
             })),
         }
+    }
+
+    /// Calls `f` with the vCPUs by physical APIC ID; it must not sleep.
+    ///
+    /// Returns `None` if the table is out of date. Any context.
+    pub(crate) fn with_ids<R>(&self, f: impl FnOnce(&ById<'_>) -> R) -> Option<R> {
+        let guard = rcu::read_lock();
+        let table = self.table.read(&guard);
+        (table.changes == self.changes.load(Acquire)).then(|| f(&ById(table)))
     }
 
     /// Returns whether there were no changes since the table was made.

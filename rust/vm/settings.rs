@@ -98,6 +98,9 @@ const SUPPRESSION: u32 = X2APIC_API_SUPPRESS | X2APIC_API_NO_SUPPRESS;
 /// The flags of KVM_CAP_X2APIC_API.
 pub(crate) const X2APIC_API: u32 = destinations::FORMATS | SUPPRESSION;
 
+/// No time that a client can set.
+const NOT_SET: u64 = u64::MAX;
+
 /// What a client may change of a VM while its vCPUs run.
 #[pin_data]
 pub(crate) struct Settings {
@@ -109,6 +112,8 @@ pub(crate) struct Settings {
     suppression: Atomic<u32>,
     /// Nanoseconds of an undivided count of the local APICs' timers; not 0.
     bus_cycle_ns: Atomic<u64>,
+    /// The longest time that halted vCPUs poll, in nanoseconds, or [`NOT_SET`].
+    halt_poll_ns: Atomic<u64>,
     #[pin]
     msr_filter: SpinLock<Option<Arc<MsrFilter>>>,
 }
@@ -122,6 +127,7 @@ impl Settings {
             platform_info_hidden: Atomic::new(0),
             suppression: Atomic::new(0),
             bus_cycle_ns: Atomic::new(1),
+            halt_poll_ns: Atomic::new(NOT_SET),
             msr_filter <- new_spinlock!(None),
         })
     }
@@ -174,6 +180,16 @@ impl Settings {
             X2APIC_API_NO_SUPPRESS => Some(DirectedEoi::Hidden),
             _ => None,
         }
+    }
+
+    /// Returns the longest time that halted vCPUs poll, in nanoseconds, if the client set it.
+    pub(crate) fn halt_poll_ns(&self) -> Option<u32> {
+        u32::try_from(self.halt_poll_ns.load(Relaxed)).ok()
+    }
+
+    /// Sets the longest time that halted vCPUs poll, in nanoseconds.
+    pub(crate) fn set_halt_poll_ns(&self, ns: u32) {
+        self.halt_poll_ns.store(u64::from(ns), Relaxed);
     }
 
     /// Returns the nanoseconds of an undivided count of the local APICs' timers.

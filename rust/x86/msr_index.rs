@@ -32,6 +32,10 @@ indices! {
     KVM_SYSTEM_TIME_NEW = 0x4b56_4d01,
     /// KVM: where the guest is told how much time was stolen from it.
     KVM_STEAL_TIME = 0x4b56_4d03,
+    /// KVM: where the guest ends interrupts without an exit.
+    KVM_PV_EOI = 0x4b56_4d04,
+    /// KVM: whether a halted vCPU polls.
+    KVM_POLL_CONTROL = 0x4b56_4d05,
     /// Last of KVM's own MSRs.
     KVM_LAST = 0x4b56_4dff,
     /// Time-stamp counter.
@@ -183,6 +187,7 @@ const SAVED: &[(u32, Condition)] = &[
     (KVM_SYSTEM_TIME_NEW, always),
     (KVM_WALL_CLOCK_NEW, always),
     (KVM_STEAL_TIME, always),
+    (KVM_POLL_CONTROL, always),
     (TSC_ADJUST, |f| f.has(Feature::TSC_ADJUST)),
     (TSC_DEADLINE, |f| f.has(Feature::TSC_DEADLINE)),
     (ARCH_CAPABILITIES, |f| f.has(Feature::ARCH_CAPABILITIES)),

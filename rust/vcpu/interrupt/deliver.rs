@@ -9,6 +9,7 @@ use crate::{
     lapic::{
         lowest_priority_index,
         Action,
+        DeliveryMode,
         Effect,
         Lvt,
         Message,
@@ -84,6 +85,61 @@ fn device(vcpus: &Vcpus) -> Source<'static> {
     Source::Device {
         broadcast_quirk: vcpus.destinations().has_broadcast_quirk(),
     }
+}
+
+/// Wakes the vCPU with the physical APIC ID `id` for a guest that has it halt: with a message that
+/// nothing else sends.
+pub(crate) fn kick(vcpus: &Vcpus, id: u32) {
+    let message = Message {
+        mode: DeliveryMode::RemoteRead,
+        shorthand: Shorthand::None,
+        destination: id,
+        ..Message::to_self(0)
+    };
+    deliver(vcpus, &message);
+}
+
+/// IPIs that a guest sends at once.
+pub(crate) struct IpiRequest {
+    /// The lower bits of the set of receivers.
+    pub(crate) low: u64,
+    /// The bits that follow.
+    pub(crate) high: u64,
+    /// The physical APIC ID that the first bit stands for.
+    pub(crate) first: u32,
+    /// The interrupt command, without a destination.
+    pub(crate) command: u32,
+    /// The bits in each half of the set.
+    pub(crate) width: u32,
+}
+
+/// Sends IPIs, and returns how many vCPUs accepted one, or `-EINVAL` as KVM's guests know it; `None` if
+/// the table of destinations is out of date.
+pub(crate) fn send_ipis(vcpus: &Vcpus, request: &IpiRequest) -> Option<i64> {
+    /// Logical destinations, and shorthands.
+    const DESTINATION: u32 = 1 << 11 | 3 << 18;
+    const KVM_EINVAL: i64 = -22;
+    if request.command & DESTINATION != 0 {
+        return Some(KVM_EINVAL);
+    }
+    let message = Message::from_command(request.command, 0);
+    vcpus.destinations().with_ids(|by_id| {
+        let mut accepted = 0;
+        let halves = [(request.low, 0), (request.high, request.width)];
+        for (mut bits, offset) in halves {
+            while bits != 0 {
+                // The second half's may wrap, as in KVM.
+                let first = request.first.wrapping_add(offset);
+                let id = first.checked_add(bits.trailing_zeros());
+                bits &= bits.wrapping_sub(1);
+                if let Some(vcpu) = id.and_then(|id| by_id.find(id)) {
+                    // The sender looks before it enters its guest, but does not know that it is one.
+                    accepted += i64::from(vcpu.accept(&message, false));
+                }
+            }
+        }
+        accepted
+    })
 }
 
 /// Delivers a vCPU's message.
@@ -219,7 +275,8 @@ impl Vcpu {
             Action::Discarded | Action::Smi => return false,
             Action::Requested { new } if own || !new => {}
             Action::Nmi => self.send_nmi(),
-            Action::Requested { .. } | Action::Signalled | Action::Unhalt => {
+            Action::Unhalt => self.unhalt(),
+            Action::Requested { .. } | Action::Signalled => {
                 self.doorbell().ring(Request::Event);
             }
         }
