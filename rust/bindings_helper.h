@@ -4,6 +4,7 @@
  */
 #include <linux/eventfd.h>
 #include <linux/fs.h>
+#include <linux/falloc.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
@@ -11,6 +12,7 @@
 #include <linux/preempt.h>
 #include <linux/syscore_ops.h>
 
+#include "helpers/guest_memfd.h"
 #include "helpers/helpers.h"
 #include "helpers/ioctl.h"
 #include "helpers/mm.h"

@@ -11,6 +11,7 @@ pub(crate) mod cpu_call;
 pub(crate) mod eventfd;
 pub(crate) mod fpu;
 pub(crate) mod guest;
+pub(crate) mod guest_memfd;
 pub(crate) mod host;
 pub(crate) mod log;
 pub(crate) mod mmu_notifier;

@@ -7,6 +7,8 @@
 //! and replaced as a whole by `KVM_SET_USER_MEMORY_REGION`. A snapshot shares most of its memory with
 //! the one that it replaces, so that a change of one of many slots costs little.
 //!
+//! The memory of some slots comes from files of guest memory instead: see [`guest_memfd`].
+//!
 //! Who replaces it is the `mmu`: publishing a snapshot and forgetting the translations that it makes
 //! wrong is one step under the lock of its tables. So this module only tells what an [`Update`]
 //! needs: the planned change and the new snapshot.
@@ -16,6 +18,7 @@
 
 mod access;
 mod dirty;
+pub(crate) mod guest_memfd;
 mod region;
 mod ring;
 mod slot;
@@ -31,6 +34,7 @@ pub(crate) use dirty::{
 };
 pub(crate) use region::{
     Change,
+    FilePiece,
     Owner,
     Region,
     APIC_ACCESS_SLOT,
@@ -46,6 +50,8 @@ pub(crate) use slot::{
     Slot, //
 };
 pub(crate) use slots::Slots;
+
+use guest_memfd::Backing;
 
 use crate::{
     linux::srcu_cell::{
@@ -150,7 +156,14 @@ impl<'a> Update<'a> {
         let limit = self.memory.gfn_limit;
         let bitmaps = !self.memory.rings.are_used();
         let logging = bitmaps.then(|| self.memory.logging());
-        let change = region.plan(&slots, owner, limit, logging, access::user_range_ok)?;
+        let change = region.plan(
+            &slots,
+            owner,
+            limit,
+            logging,
+            access::user_range_ok,
+            |file, pages| Backing::open(self.memory, file.fd, file.offset, pages),
+        )?;
         let Some((id, new)) = change.outcome() else {
             return Ok((change, None));
         };

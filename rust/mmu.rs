@@ -373,6 +373,17 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.set_region(region, Owner::User))
     }
 
+    /// Takes out the translations of `start..end` of the client's address space, and lets none be made until
+    /// [`Self::finish_invalidation`]. Sleeps.
+    pub(crate) fn begin_invalidation(&self, start: Hva, end: Hva) {
+        with_core!(self, core => core.begin_invalidation(start, end, true));
+    }
+
+    /// Ends what one [`Self::begin_invalidation`] began.
+    pub(crate) fn finish_invalidation(&self) {
+        with_core!(self, core => core.invalidation.finish());
+    }
+
     /// Returns whether the processor is to log the pages that vCPUs write.
     pub(crate) fn logs_writes(&self) -> bool {
         with_core!(self, core => core.logs_writes())
@@ -473,6 +484,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let Some(next) = next else {
             return Ok(());
         };
+        change.bind()?;
         if change.starts_log() {
             self.count_logging_slots(1);
         }
@@ -493,6 +505,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         // Wait for accesses from the kernel through the old slots, still as the only updater: the
         // client may reuse the memory when this returns.
         drop(retired);
+        change.unbind();
         drop(update);
         Ok(())
     }
@@ -513,6 +526,24 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         })
     }
 
+    /// Announces a change of `start..end` of the client's address space, or of what is to be had there, and
+    /// takes out the translations that it makes wrong. With `may_yield`, other threads can run in between.
+    fn begin_invalidation(&self, start: Hva, end: Hva, may_yield: bool) {
+        self.invalidation.begin(start, end);
+        // The slots are read after the announcement: see `invalidation`.
+        let slots = self.memory.snapshot();
+        let mut gfns = slots.gfns_at(start, end).peekable();
+        // Many slots can have the same memory: let others have the lock in between. What faults
+        // install meanwhile is not of this range, which is announced.
+        while gfns.peek().is_some() {
+            let locked = self.direct.exclude();
+            for gfns in gfns.by_ref().take(RANGES_AT_ONCE) {
+                self.direct.zap_range(&locked, gfns);
+            }
+            self.direct.settle(locked, &*self.remote, may_yield);
+        }
+    }
+
     /// Takes out every translation.
     fn zap_all(&self) {
         let locked = self.direct.exclude();
@@ -524,19 +555,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
 
 impl<F: EntryFormat, R: RemoteFlush> mmu_notifier::Operations for Core<F, R> {
     fn invalidate_range_start(&self, range: &mmu_notifier::Range) -> Result {
-        self.invalidation.begin(range.start, range.end);
-        // The slots are read after the announcement: see `invalidation`.
-        let slots = self.memory.snapshot();
-        let mut gfns = slots.gfns_at(range.start, range.end).peekable();
-        // Many slots can have the same memory: let others have the lock in between. What faults
-        // install meanwhile is not of this range, which is announced.
-        while gfns.peek().is_some() {
-            let locked = self.direct.exclude();
-            for gfns in gfns.by_ref().take(RANGES_AT_ONCE) {
-                self.direct.zap_range(&locked, gfns);
-            }
-            self.direct.settle(locked, &*self.remote, range.blockable);
-        }
+        self.begin_invalidation(range.start, range.end, range.blockable);
         self.invalidate_apic_access(range.start, range.end);
         Ok(())
     }

@@ -6,19 +6,20 @@
 //!
 //! 1. [`Vm::config`], the mutex of what is set up before vCPUs run
 //! 2. a vCPU's mutex (`vcpu`)
-//! 3. the mutex of slot changes (`memory`); memory management's own locks; that of the table of
-//!    destinations (`destinations`)
+//! 3. the mutex of slot changes (`memory`), then those of a file of guest memory; memory management's
+//!    own locks; that of the table of destinations (`destinations`)
 //! 4. the tables' reader-writer lock, then the locks below it (`mmu`)
 //! 5. the spinlock of the PICs; that of the I/O APIC, then that of [`Vcpus`]
 //! 6. a vCPU's doorbell (`vcpu/request`)
 //!
-//! A VM lives as long as one of its file descriptors: its own and each vCPU's hold a count. It belongs
-//! to the address space of the process that made it; all but closing is refused to others.
+//! A VM lives as long as one of its files: its own, each vCPU's and those of its memory hold a count. It
+//! belongs to the address space of the process that made it; all but closing is refused to others.
 
 pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
 pub(crate) mod destinations;
+mod guest_memfd;
 mod internal_memory;
 pub(crate) mod ioeventfd;
 pub(crate) mod irq;

@@ -3,7 +3,10 @@
 //! KVM_CHECK_EXTENSION: what this module does. A capability is told only if all behind it works.
 
 use super::vcpu::state::SYNC_FIELDS;
-use super::vm::CLOCK_FLAGS;
+use super::vm::{
+    CLOCK_FLAGS,
+    GUEST_MEMFD_FLAGS, //
+};
 use crate::{
     bindings::*,
     hypervisor::Hypervisor,
@@ -63,6 +66,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_DESTROY_MEMORY_REGION_WORKS
         | KVM_CAP_JOIN_MEMORY_REGIONS_WORKS
         | KVM_CAP_READONLY_MEM
+        | KVM_CAP_GUEST_MEMFD
         | KVM_CAP_COALESCED_PIO
         | KVM_CAP_IOEVENTFD
         | KVM_CAP_IOEVENTFD_ANY_LENGTH
@@ -126,6 +130,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
             (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET) as i32
         }
         KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => MAX_RING_BYTES as i32,
+        KVM_CAP_GUEST_MEMFD_FLAGS => GUEST_MEMFD_FLAGS as i32,
         KVM_CAP_ADJUST_CLOCK => CLOCK_FLAGS as i32,
         KVM_CAP_MCE => MAX_BANKS as i32,
         KVM_CAP_IRQ_ROUTING => MAX_ROUTES as i32,

@@ -18,10 +18,12 @@ use crate::{
             FileObject, //
         },
         eventfd::EventFd,
+        guest_memfd::Flags,
         task,
         uaccess, //
     },
     memory::{
+        FilePiece,
         Logging,
         Region, //
     },
@@ -66,25 +68,21 @@ impl FileObject for VmFile {
         match command {
             KVM_RS_IOCTL_CHECK_EXTENSION => Ok(capability::check_of_vm(&vm, argument) as isize),
             KVM_RS_IOCTL_CREATE_VCPU => create_vcpu(vm, argument),
-            KVM_RS_IOCTL_SET_USER_MEMORY_REGION => set_region(
+            KVM_RS_IOCTL_SET_USER_MEMORY_REGION => set_smaller_region(
                 &vm,
                 &command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION: kvm_userspace_memory_region)
                     .read(argument)?,
             ),
-            KVM_RS_IOCTL_SET_USER_MEMORY_REGION2 => {
-                let region =
-                    command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION2: kvm_userspace_memory_region2)
-                        .read(argument)?;
-                // The flags that give the other members a meaning are unknown, so refused.
-                let smaller = kvm_userspace_memory_region {
-                    slot: region.slot,
-                    flags: region.flags,
-                    guest_phys_addr: region.guest_phys_addr,
-                    memory_size: region.memory_size,
-                    userspace_addr: region.userspace_addr,
-                };
-                set_region(&vm, &smaller)
-            }
+            KVM_RS_IOCTL_SET_USER_MEMORY_REGION2 => set_region(
+                &vm,
+                &command!(KVM_RS_IOCTL_SET_USER_MEMORY_REGION2: kvm_userspace_memory_region2)
+                    .read(argument)?,
+            ),
+            KVM_RS_IOCTL_CREATE_GUEST_MEMFD => create_guest_memfd(
+                vm,
+                &command!(KVM_RS_IOCTL_CREATE_GUEST_MEMFD: kvm_create_guest_memfd)
+                    .read(argument)?,
+            ),
             KVM_RS_IOCTL_GET_DIRTY_LOG => {
                 let log = command!(KVM_RS_IOCTL_GET_DIRTY_LOG: kvm_dirty_log).read(argument)?;
                 vm.mmu().dirty_log(log.slot, uaccess::dirty_bitmap(&log))?;
@@ -191,15 +189,49 @@ impl FileObject for VmFile {
     }
 }
 
-fn set_region(vm: &Vm, region: &kvm_userspace_memory_region) -> Result<isize> {
+/// What KVM_CAP_GUEST_MEMFD_FLAGS tells.
+pub(super) const GUEST_MEMFD_FLAGS: u64 =
+    (GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED) as u64;
+
+/// Answers the ioctl whose argument does not have all members.
+fn set_smaller_region(vm: &Vm, region: &kvm_userspace_memory_region) -> Result<isize> {
+    // These flags need no more.
+    if region.flags & !(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY) != 0 {
+        return Err(EINVAL);
+    }
+    let mut larger: kvm_userspace_memory_region2 = uaccess::zeroed();
+    larger.slot = region.slot;
+    larger.flags = region.flags;
+    larger.guest_phys_addr = region.guest_phys_addr;
+    larger.memory_size = region.memory_size;
+    larger.userspace_addr = region.userspace_addr;
+    set_region(vm, &larger)
+}
+
+fn set_region(vm: &Vm, region: &kvm_userspace_memory_region2) -> Result<isize> {
     vm.mmu().set_region(&Region {
         slot: region.slot,
         flags: region.flags,
         gpa: Gpa::new(region.guest_phys_addr),
         size: region.memory_size,
         hva: Hva::new(region.userspace_addr),
+        file: FilePiece {
+            fd: region.guest_memfd,
+            offset: region.guest_memfd_offset,
+        },
     })?;
     Ok(0)
+}
+
+fn create_guest_memfd(vm: ArcBorrow<'_, Vm>, file: &kvm_create_guest_memfd) -> Result<isize> {
+    if file.flags & !GUEST_MEMFD_FLAGS != 0 {
+        return Err(EINVAL);
+    }
+    let flags = Flags {
+        mmap: file.flags & u64::from(GUEST_MEMFD_FLAG_MMAP) != 0,
+        shared: file.flags & u64::from(GUEST_MEMFD_FLAG_INIT_SHARED) != 0,
+    };
+    Ok(Vm::create_guest_memfd(vm, file.size, flags)? as isize)
 }
 
 /// Returns a zone of coalesced I/O as the client wrote it.

@@ -67,6 +67,7 @@ plain!(
     bindings::kvm_translation,
     bindings::kvm_userspace_memory_region,
     bindings::kvm_userspace_memory_region2,
+    bindings::kvm_create_guest_memfd,
     bindings::kvm_vapic_addr,
     bindings::kvm_vcpu_events,
     bindings::kvm_x86_mce,

@@ -115,7 +115,8 @@ impl UserPage {
         if n != 1 {
             return None;
         }
-        Self::referenced(page, true)
+        // SAFETY: The function gives the page with a reference.
+        unsafe { Self::from_referenced(page, true) }
     }
 
     /// Returns the page, faulting it in.
@@ -141,7 +142,8 @@ impl UserPage {
                 }
             }));
         }
-        let found = Self::referenced(page, write).ok_or(EFAULT)?;
+        // SAFETY: The function gives the page with a reference.
+        let found = unsafe { Self::from_referenced(page, write) }.ok_or(EFAULT)?;
         if !write && allow_writable {
             if let Some(writable) = Self::get_fast(hva) {
                 return Ok(writable);
@@ -150,10 +152,17 @@ impl UserPage {
         Ok(found)
     }
 
-    /// Returns the page for a pointer that comes with a reference.
-    fn referenced(page: *mut bindings::page, writable: bool) -> Option<Self> {
+    /// Returns the page for a pointer that comes with a reference, `None` for null.
+    ///
+    /// # Safety
+    ///
+    /// `page` must be null or a page of which the caller gives a reference away.
+    pub(super) unsafe fn from_referenced(
+        page: *mut bindings::page,
+        writable: bool,
+    ) -> Option<Self> {
         let page = NonNull::new(page.cast::<c_void>())?;
-        // SAFETY: The caller got the page with a reference.
+        // SAFETY: By this function's contract, there is a reference to the page.
         let pfn = unsafe { shims::kvm_rs_page_to_pfn(page.as_ptr()) };
         // INVARIANT: The reference that came with the pointer is this object's now.
         Some(Self {

@@ -7,6 +7,7 @@ use super::{
         DirtyBitmap,
         Logging, //
     },
+    guest_memfd::Backing,
     slot::{
         GfnRange,
         Slot,
@@ -44,6 +45,18 @@ const LOG_DIRTY_PAGES: u32 = 1 << 0;
 /// `KVM_MEM_READONLY`
 const READONLY: u32 = 1 << 1;
 
+/// `KVM_MEM_GUEST_MEMFD`
+const GUEST_MEMFD: u32 = 1 << 2;
+
+/// A piece of a file of guest memory, as the client wrote it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FilePiece {
+    /// Descriptor of the file.
+    pub(crate) fd: u32,
+    /// Offset of the first byte.
+    pub(crate) offset: u64,
+}
+
 /// A request to create, move, change or delete a slot, as the client wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
@@ -57,6 +70,8 @@ pub(crate) struct Region {
     pub(crate) size: u64,
     /// The client's address of the first byte.
     pub(crate) hva: Hva,
+    /// Where the memory is with `KVM_MEM_GUEST_MEMFD`.
+    pub(crate) file: FilePiece,
 }
 
 /// Who asks for a region.
@@ -109,6 +124,27 @@ impl Change {
         }
     }
 
+    /// Ties a slot that is about to appear to its file, if it has one.
+    ///
+    /// Fails with `EEXIST` if another slot has that piece of the file, and with `ENOMEM`.
+    pub(crate) fn bind(&self) -> Result {
+        if let Self::Create { new } = self {
+            if let Some(backing) = new.backing() {
+                backing.bind(new)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unties a slot that is gone from its file, if it has one.
+    pub(crate) fn unbind(&self) {
+        if let Self::Delete { old } = self {
+            if let Some(backing) = old.backing() {
+                backing.unbind(old);
+            }
+        }
+    }
+
     /// Returns the frames that have memory after the change and may have had none before.
     pub(crate) fn made(&self) -> Option<GfnRange> {
         match self {
@@ -149,7 +185,8 @@ impl Region {
     ///
     /// The rules, their order and the errors are those of KVM: `EINVAL` for what cannot be,
     /// `EEXIST` for an overlap, `ENOMEM`. `range_ok` tells whether the client can own a range of
-    /// addresses, `logging` how a new log begins, if slots have logs of their own.
+    /// addresses, `logging` how a new log begins, if slots have logs of their own. `open` returns that
+    /// many pages of a file.
     pub(crate) fn plan(
         &self,
         slots: &Slots,
@@ -157,6 +194,7 @@ impl Region {
         gfn_limit: Gfn,
         logging: Option<Logging>,
         range_ok: impl FnOnce(Hva, u64) -> bool,
+        open: impl FnOnce(FilePiece, u64) -> Result<Backing>,
     ) -> Result<Change> {
         let flags = self.slot_flags()?;
         let id = self.slot_id(owner)?;
@@ -165,6 +203,7 @@ impl Region {
             || !self.hva.is_page_aligned()
             || !range_ok(self.hva, self.size)
             || self.gpa.checked_add(self.size).is_none()
+            || !self.file_range_ok()
         {
             return Err(EINVAL);
         }
@@ -178,6 +217,15 @@ impl Region {
             return old.map(|old| Change::Delete { old }).ok_or(EINVAL);
         }
         let mut new = Slot::new(id, flags, self.gpa.gfn(), pages, self.hva).ok_or(EINVAL)?;
+        if self.wants_file() {
+            if old.is_some() {
+                return Err(EINVAL);
+            }
+            if slots.overlaps(new.gfns(), id) {
+                return Err(EEXIST);
+            }
+            new.set_backing(open(self.file, pages)?);
+        }
         if flags.log_dirty {
             // A slot that moves takes its log along.
             let log = old.as_ref().and_then(|old| old.log().cloned());
@@ -207,6 +255,7 @@ impl Region {
         if old.hva() != new.hva()
             || old.pages() != new.pages()
             || old.flags().read_only != new.flags().read_only
+            || old.backing().is_some()
         {
             return Err(EINVAL);
         }
@@ -221,13 +270,30 @@ impl Region {
 
     /// Returns the flags, `EINVAL` if there is one that is not known or not offered.
     fn slot_flags(&self) -> Result<SlotFlags> {
-        if self.flags & !(READONLY | LOG_DIRTY_PAGES) != 0 {
+        let known = if self.wants_file() {
+            GUEST_MEMFD
+        } else {
+            READONLY | LOG_DIRTY_PAGES
+        };
+        if self.flags & !known != 0 {
             return Err(EINVAL);
         }
         Ok(SlotFlags {
             read_only: self.flags & READONLY != 0,
             log_dirty: self.flags & LOG_DIRTY_PAGES != 0,
         })
+    }
+
+    /// Returns whether the memory is to come from a file of guest memory.
+    fn wants_file(&self) -> bool {
+        self.flags & GUEST_MEMFD != 0
+    }
+
+    /// Returns whether the piece of the file, if one is asked for, is of pages and does not wrap.
+    fn file_range_ok(&self) -> bool {
+        let offset = self.file.offset;
+        !self.wants_file()
+            || (offset & ((1 << PAGE_SHIFT) - 1) == 0 && offset.checked_add(self.size).is_some())
     }
 
     /// Returns the slot's number, `EINVAL` if the asker has no such slot.
@@ -258,6 +324,7 @@ mod tests {
             gpa: Gpa::new(gpa),
             size,
             hva: Hva::new(hva),
+            file: FilePiece::default(),
         }
     }
 
@@ -272,6 +339,7 @@ mod tests {
                 hva.checked_add(size)
                     .is_some_and(|end| end.value() <= 1 << 47)
             },
+            |_, _| Err(EBADF),
         )
     }
 
@@ -291,7 +359,8 @@ mod tests {
             region(0, 0, 0, PAGE + 1, 0),
             region(0, 0, 1, PAGE, 0),
             region(0, 0, 0, PAGE, 1),
-            region(0, 1 << 2, 0, PAGE, 0),
+            region(0, GUEST_MEMFD | READONLY, 0, PAGE, 0),
+            region(0, GUEST_MEMFD | LOG_DIRTY_PAGES, 0, PAGE, 0),
             region(0, 1 << 3, 0, PAGE, 0),
             region(0, 1 << 31, 0, PAGE, 0),
             region(u32::from(USER_SLOTS), 0, 0, PAGE, 0),
@@ -361,6 +430,7 @@ mod tests {
                     Gfn::new(1 << 27),
                     Some(Logging::default()),
                     |_, _| true,
+                    |_, _| Err(EBADF),
                 )
                 .is_ok()
         };

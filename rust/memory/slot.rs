@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Slots: pieces of guest-physical memory, each backed by a piece of the client's address space.
+//! Slots: pieces of guest-physical memory, each backed by a piece of the client's address space, and
+//! some by a piece of a file of guest memory.
 
 use super::{
     dirty::DirtyBitmap,
+    guest_memfd::Backing,
     region::APIC_ACCESS_SLOT,
     ring::{
         DirtyPage,
         DirtyRing, //
     }, //
 };
-use crate::x86::addr::{
-    Gfn,
-    Gpa,
-    Hva,
-    PAGE_SHIFT, //
+use crate::{
+    linux::user_page::UserPage,
+    x86::addr::{
+        Gfn,
+        Gpa,
+        Hva,
+        PAGE_SHIFT, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -58,6 +63,7 @@ pub(crate) struct Slot {
     pages: u64,
     hva: Hva,
     log: Option<DirtyBitmap>,
+    backing: Option<Backing>,
 }
 
 impl Slot {
@@ -84,12 +90,35 @@ impl Slot {
             pages,
             hva,
             log: None,
+            backing: None,
         })
     }
 
     /// Gives the slot a log of as many pages.
     pub(super) fn set_log(&mut self, log: DirtyBitmap) {
         self.log = Some(log);
+    }
+
+    /// Ties the slot to a piece of a file, of as many pages.
+    pub(super) fn set_backing(&mut self, backing: Backing) {
+        self.backing = Some(backing);
+    }
+
+    /// Returns the piece of a file that the slot is tied to.
+    pub(super) fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref()
+    }
+
+    /// Returns where the slot's memory comes from, if that is not the client's address space.
+    ///
+    /// A slot that is tied to a file which the client cannot map has its memory there only for what the
+    /// guest keeps private, which no VM of this module does.
+    pub(crate) fn file(&self) -> Option<FileMemory<'_>> {
+        let backing = self.backing().filter(|backing| backing.is_mappable())?;
+        Some(FileMemory {
+            slot: self,
+            backing,
+        })
     }
 
     /// Returns which pages were written, if the slot keeps that.
@@ -203,6 +232,26 @@ impl Slot {
         let last = gfn.value() | mask;
         let skew = (self.hva.value() >> PAGE_SHIFT) ^ self.base.value();
         skew & mask == 0 && self.contains(Gfn::new(first)) && self.contains(Gfn::new(last))
+    }
+}
+
+/// The memory of a slot that comes from a file.
+pub(crate) struct FileMemory<'a> {
+    slot: &'a Slot,
+    backing: &'a Backing,
+}
+
+impl FileMemory<'_> {
+    /// Returns the host page of a frame of the slot, made if it is not there.
+    ///
+    /// Fails with `EFAULT` if the file is closed or the frame not the slot's, `EHWPOISON` if the page is
+    /// broken, and `ENOMEM`. Sleeps.
+    pub(crate) fn page(&self, gfn: Gfn) -> Result<UserPage> {
+        if !self.slot.contains(gfn) {
+            return Err(EFAULT);
+        }
+        self.backing
+            .page(gfn.value().wrapping_sub(self.slot.base.value()))
     }
 }
 

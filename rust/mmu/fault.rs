@@ -101,6 +101,21 @@ struct Found {
     sample: Sample,
 }
 
+/// Returns the host page of frame `gfn` of `slot`, which is at `hva` if it is the client's; `None` for device
+/// memory that cannot be written.
+fn host_page(slot: &Slot, gfn: Gfn, hva: Hva, write: bool) -> Result<Option<UserPage>> {
+    if let Some(file) = slot.file() {
+        return file.page(gfn).map(Some);
+    }
+    match UserPage::lookup(hva, write, !slot.flags().read_only) {
+        Ok(page) => Ok(Some(page)),
+        Err(LookupError::Fault) => Err(EFAULT),
+        Err(LookupError::Interrupted) => Err(EINTR),
+        Err(LookupError::HwPoison) => Err(EHWPOISON),
+        Err(LookupError::ReadOnly) => Ok(None),
+    }
+}
+
 /// What a vCPU tried to do, and where it notes what it writes if not in the slot's log.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
@@ -158,14 +173,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 return Ok((Resolved::ReadOnlySlot, Level::Page4K));
             }
 
-            let page = match UserPage::lookup(hva, access.write, !slot.flags().read_only) {
-                Ok(page) => page,
-                Err(LookupError::Fault) => return Err(EFAULT),
-                Err(LookupError::Interrupted) => return Err(EINTR),
-                Err(LookupError::HwPoison) => return Err(EHWPOISON),
-                Err(LookupError::ReadOnly) => {
-                    return Ok((Resolved::ReadOnlySlot, Level::Page4K));
-                }
+            let Some(page) = host_page(&slot, gfn, hva, access.write)? else {
+                return Ok((Resolved::ReadOnlySlot, Level::Page4K));
             };
             let found = Found {
                 page,
@@ -288,7 +297,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
 
     /// Returns the largest size that the slot, the alignment and the host's own tables allow.
     fn level(&self, found: &Found) -> Level {
-        if found.slot.flags().log_dirty {
+        if found.slot.flags().log_dirty || found.slot.file().is_some() {
             return Level::Page4K;
         }
         let fits = |level: Level| {

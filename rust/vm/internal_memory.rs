@@ -14,6 +14,7 @@ use crate::{
         user_map::UserMap, //
     },
     memory::{
+        FilePiece,
         Region,
         APIC_ACCESS_SLOT,
         USER_SLOTS, //
@@ -160,6 +161,7 @@ impl Vm {
             gpa: Gpa::new(address),
             size,
             hva: Hva::new(map.address()),
+            file: FilePiece::default(),
         })?;
         Ok(map)
     }
