@@ -662,6 +662,74 @@ static void test_ioeventfd(struct table *t)
 	close(fds[1]);
 }
 
+/* Files of guest memory, and slots that ask for pieces of one of two pages. */
+static void test_guest_memfd(struct table *t)
+{
+	static const struct {
+		uint64_t size, flags;
+	} files[] = {
+		{ PAGE, 0 }, { PAGE, 1 }, { PAGE, 2 }, { PAGE, 3 }, { PAGE, 4 }, { PAGE, 1UL << 63 },
+		{ PAGE, ~0UL }, { 0, 0 }, { 0, 3 }, { 1, 0 }, { PAGE - 1, 3 }, { PAGE + 1, 3 },
+		{ M, 3 }, { 1UL << 40, 3 }, { 1UL << 62, 0 }, { INT64_MAX & -PAGE, 0 },
+		{ 1UL << 63, 0 }, { -PAGE, 0 }, { ~0UL, 0 },
+	};
+	static const struct {
+		uint64_t size, offset;
+		uint32_t flags;
+		bool other;
+	} pieces[] = {
+		{ PAGE, 0, 0 }, { 2 * PAGE, 0, 0 }, { PAGE, PAGE, 0 }, { PAGE, 2 * PAGE, 0 },
+		{ 3 * PAGE, 0, 0 }, { 2 * PAGE, PAGE, 0 }, { PAGE, 1, 0 }, { PAGE, -PAGE, 0 },
+		{ 2 * PAGE, -PAGE, 0 }, { PAGE, 1UL << 62, 0 }, { PAGE, 0, KVM_MEM_READONLY },
+		{ PAGE, 0, KVM_MEM_LOG_DIRTY_PAGES }, { PAGE, 0, 8 }, { 0, 0, 0 },
+		{ PAGE, 0, 0, true },
+	};
+	unsigned int i, again;
+	struct vm vm, other;
+
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		struct kvm_create_guest_memfd file = {
+			.size = files[i].size, .flags = files[i].flags,
+			.reserved = { i % 2 ? ~0UL : 0 },
+		};
+
+		open_vm(t, &vm);
+		record(t, STRICT,
+		       fd_result(try_ioctl(vm.fd, KVM_CREATE_GUEST_MEMFD, (long)&file)),
+		       "CREATE_GUEST_MEMFD %u: 0x%lx, flags 0x%lx", i, files[i].size,
+		       files[i].flags);
+		vm_destroy(&vm);
+	}
+	for (i = 0; i < ARRAY_SIZE(pieces); i++) {
+		struct kvm_create_guest_memfd file = { .size = 2 * PAGE, .flags = i % 4 };
+		struct kvm_userspace_memory_region2 region = {
+			.slot = 1, .flags = KVM_MEM_GUEST_MEMFD | pieces[i].flags,
+			.guest_phys_addr = M, .memory_size = pieces[i].size,
+			.guest_memfd_offset = pieces[i].offset,
+		};
+
+		open_vm(t, &vm);
+		open_vm(t, &other);
+		region.guest_memfd = xioctl(pieces[i].other ? other.fd : vm.fd,
+					    KVM_CREATE_GUEST_MEMFD, &file);
+		/* The same slot twice, then another that is not in its way, or is; then it goes. */
+		for (again = 0; again < 5; again++) {
+			if (again == 2)
+				region.slot = 2;
+			if (again == 3)
+				region.guest_phys_addr = 4 * M;
+			if (again == 4)
+				region.memory_size = 0;
+			record(t, STRICT,
+			       try_ioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, (long)&region),
+			       "a slot of a file, %u, step %u", i, again);
+		}
+		close(region.guest_memfd);
+		vm_destroy(&other);
+		vm_destroy(&vm);
+	}
+}
+
 /* Zones of coalesced I/O, memory that is mapped ahead, and a limit on tables. */
 static void test_ranges(struct table *t)
 {
@@ -1426,6 +1494,7 @@ static void fill_table(struct table *t, const char *path)
 	test_nx_huge_pages(t);
 	test_regions(t);
 	test_ioeventfd(t);
+	test_guest_memfd(t);
 	test_ranges(t);
 	test_regs(t);
 	test_sregs(t);
