@@ -2,7 +2,8 @@
 /*
  * A vCPU in HLT: each thing that is to wake it does, nothing else does, and the
  * timer of the local APIC is neither early nor late. Two vCPUs of a guest that
- * knows of KVM kick one another, and send IPIs by hypercall.
+ * knows of KVM kick one another, and send IPIs by hypercall; one ends interrupts
+ * without an exit.
  */
 #include <linux/kvm_para.h>
 #include <pthread.h>
@@ -91,6 +92,21 @@ GUEST_CODE(halt_for_timer, 64,
 	"	testl $0x20000, %esi\n"
 	"	jz 1b\n"
 	"	jmp 3b\n");
+
+/* As on_interrupt, but ends the interrupt by the bit at PV_EOI if that is set. */
+GUEST_CODE(on_interrupt_pv, 64,
+	"	incq 0x100300\n"
+	"	btrl $0, 0x100900\n"
+	"	jnc 1f\n"
+	"	incq 0x100908\n"
+	"	iretq\n"
+	"1:	pushq %rax\n"
+	"	movl $0xfee000b0, %eax\n"
+	"	movl $0, (%rax)\n"
+	"	popq %rax\n"
+	"	iretq\n");
+#define PV_EOI		0x100900UL
+#define PV_ENDS		0x100908UL	/* how often the bit was set */
 
 /* A hypercall: its number in RAX, the arguments in RBX, RCX, RDX and RSI. */
 GUEST_CODE(hypercall, 64,
@@ -448,6 +464,67 @@ TEST_F(halted, hypercalls)
 	EXPECT_TRUE(becomes(&self->vm, WOKEN, ++woken));
 	expect_woken(_metadata, self, woken);
 	vcpu_destroy(&caller);
+}
+
+/*
+ * Interrupts end without an exit, but for those whose end somebody waits for;
+ * each is taken once, and the next one comes.
+ */
+TEST(pv_eoi)
+{
+	static const uint64_t bad[] = { PV_EOI | 3, PV_EOI | 2, (1UL << 40) | 1 };
+	struct sigaction action = { .sa_handler = ignore };
+	struct kvm_lapic_state lapic;
+	struct kvm_msi level = { .address_lo = APIC, .data = 3 << 14 | VECTOR };
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = { .head.nmsrs = 1, .entry.index = MSR_KVM_PV_EOI_EN };
+	struct runner runner;
+	struct vcpu vcpu;
+	unsigned int i;
+	uint64_t ends;
+	struct vm vm;
+
+	sigaction(SIGUSR1, &action, NULL);
+	ASSERT_TRUE(create(&vm));
+	vm_load(&vm, 0x20000, on_interrupt_pv);
+	vm_load(&vm, CODE_GPA, halt);
+	add_vcpu(&vcpu, &vm, 0, CODE_GPA);
+	for (i = 0; i < 3; i++) {
+		msrs.entry.data = bad[i];
+		EXPECT_EQ(try_ioctl(vcpu.fd, KVM_SET_MSRS, (unsigned long)&msrs), 0);
+	}
+	EXPECT_EQ(vcpu_msr(&vcpu, MSR_KVM_PV_EOI_EN), 0);
+	vcpu_set_msr(&vcpu, MSR_KVM_PV_EOI_EN, PV_EOI | 1);
+	EXPECT_EQ(vcpu_msr(&vcpu, MSR_KVM_PV_EOI_EN), PV_EOI | 1);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	start(&runner, &vcpu);
+	for (i = 1; i <= 50; i++) {
+		usleep(1000);
+		EXPECT_EQ(send(&vm, VECTOR), 1);
+		ASSERT_TRUE(becomes(&vm, COUNT_GPA(VECTOR), i));
+	}
+	usleep(2000);
+	/* Not each: some interrupts come while the guest runs, just as it halts. */
+	EXPECT_GE(*vm_u64(&vm, PV_ENDS), 25);
+	/* The end of a level-triggered interrupt is told; KVM looks for an I/O APIC first. */
+	ends = *vm_u64(&vm, PV_ENDS);
+	for (i = 1; i <= 10; i++) {
+		usleep(1000);
+		EXPECT_EQ(try_ioctl(vm.fd, KVM_SIGNAL_MSI, (unsigned long)&level), 1);
+		ASSERT_TRUE(becomes(&vm, COUNT_GPA(VECTOR), 50 + i));
+	}
+	stop(&runner);
+	if (device_is_kvm_rs())
+		EXPECT_EQ(*vm_u64(&vm, PV_ENDS), ends);
+	/* Nothing is left in service, and no bit stands. */
+	EXPECT_EQ(*vm_u64(&vm, PV_EOI), 0);
+	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(*(uint32_t *)(lapic.regs + 0x100 + i * 16), 0);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
 }
 
 /* A vCPU that was kicked while it ran does not halt the next time. */

@@ -251,6 +251,23 @@ impl<P: Page> Lapic<P> {
         self.isr().highest()
     }
 
+    /// Returns whether nothing waits for the next end of an interrupt: no request but one that is about
+    /// to be delivered, and nobody by the trigger mode or by `is_wanted`, which is asked about vectors.
+    pub(crate) fn end_can_wait(&self, is_wanted: impl Fn(u8) -> bool) -> bool {
+        let can_wait =
+            |vector| !vectors::contains(self.page(), Register::TMR, vector) && !is_wanted(vector);
+        let in_service = self.isr().highest();
+        match self.irr().highest() {
+            None => in_service.is_some_and(can_wait),
+            Some(requested) => {
+                self.next_interrupt() == Some(requested)
+                    && self.irr().is_only(requested)
+                    && can_wait(requested)
+                    && in_service.is_none_or(can_wait)
+            }
+        }
+    }
+
     /// Ends the interrupt in service, and returns what that means to others.
     pub(crate) fn end_of_interrupt(&self, owned: &Owned) -> Effect {
         let Some(vector) = self.isr().highest() else {

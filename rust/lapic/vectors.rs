@@ -104,6 +104,15 @@ impl<'a> Vectors<'a> {
         None
     }
 
+    /// Returns whether the set holds nothing but `vector`, which it holds.
+    pub(crate) fn is_only(self, vector: u8) -> bool {
+        let (_, bit) = locate(self.page, self.first, vector);
+        (0..8).all(|index| {
+            let others = if index == vector >> 5 { !bit } else { u32::MAX };
+            self.word(index).get() & others == 0
+        })
+    }
+
     /// Empties the set.
     pub(crate) fn clear(self) {
         for index in 0..8 {

@@ -9,6 +9,7 @@
 //! - `access`: the guest's and the client's accesses to the APIC.
 //! - `deliver`: messages from vCPUs and devices to vCPUs.
 //! - `timer`: the APIC's timer on the host's.
+//! - `pv_eoi`: ends of interrupts without an exit.
 //! - `vapic`: the task priority of guests that their clients patch.
 //! - `virtualized`: what the processor does of all that by itself.
 //!
@@ -25,6 +26,7 @@
 
 mod access;
 pub(crate) mod deliver;
+pub(crate) mod pv_eoi;
 mod timer;
 pub(crate) mod vapic;
 mod virtualized;
@@ -321,6 +323,7 @@ impl Vcpu {
             owned.set_lint0_open(vm.settings().has(Quirk::Lint0Open));
             lapic.reset(owned, Reset::Init);
             state.vapic.reset();
+            state.pv_eoi.reset();
             controller.timer.cancel();
         }
         Signals {

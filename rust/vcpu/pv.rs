@@ -32,6 +32,8 @@ pub(crate) enum Feature {
     Clock2 = 3,
     /// Stolen time.
     StealTime = 5,
+    /// Ends of interrupts without an exit.
+    Eoi = 6,
     /// A halted vCPU can be woken by another one.
     Unhalt = 7,
     /// IPIs to many vCPUs at once.
@@ -51,6 +53,7 @@ const CLOCK_STABLE: u32 = 1 << 24;
 pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
     | 1 << Feature::Clock2 as u32
     | 1 << Feature::StealTime as u32
+    | 1 << Feature::Eoi as u32
     | 1 << Feature::Unhalt as u32
     | 1 << Feature::SendIpi as u32
     | 1 << Feature::PollControl as u32
@@ -119,6 +122,7 @@ impl State {
             msr_index::KVM_STEAL_TIME => self
                 .need_pv(Feature::StealTime)
                 .map(|()| self.pv.steal_time),
+            msr_index::KVM_PV_EOI => self.need_pv(Feature::Eoi).map(|()| self.pv_eoi.msr()),
             msr_index::KVM_POLL_CONTROL => self
                 .need_pv(Feature::PollControl)
                 .map(|()| u64::from(self.pv.host_polls())),
@@ -158,6 +162,10 @@ impl State {
                     return Err(MsrError::Invalid);
                 }
                 self.pv.steal_time = value;
+            }
+            msr_index::KVM_PV_EOI => {
+                self.need_pv(Feature::Eoi)?;
+                return self.pv_eoi.set_msr(vm, value);
             }
             msr_index::KVM_POLL_CONTROL => {
                 self.need_pv(Feature::PollControl)?;

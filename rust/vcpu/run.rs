@@ -252,6 +252,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
     }
 
     vcpu.fill_vapic(vm.memory(), &owned.state);
+    vcpu.offer_eoi(vm, &mut owned.state);
     // Whatever led here was no exit that the loop below deals with alone.
     speculation::host_data_touched();
     let step = {
@@ -265,6 +266,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         step
     };
     vcpu.read_vapic(vm.memory(), &owned.state);
+    vcpu.take_back_eoi(vm, &mut owned.state);
     match step {
         Step::Resume => Ok(Next::Resume),
         Step::ToUser => Ok(Next::ToUser),
@@ -304,7 +306,10 @@ fn run_exits(
             Step::Resume => {}
             step => return step,
         }
-        if state.mp_state != MpState::Runnable || state.events.come_first() || state.vapic.is_used()
+        if state.mp_state != MpState::Runnable
+            || state.events.come_first()
+            || state.vapic.is_used()
+            || state.pv_eoi.is_offered()
         {
             return Step::Resume;
         }

@@ -10,7 +10,10 @@ use super::{
     events::Events,
     guest_debug::GuestDebug,
     halt::PollTime,
-    interrupt::vapic::Vapic,
+    interrupt::{
+        pv_eoi::PvEoi,
+        vapic::Vapic, //
+    },
     pending::Pending,
     pv::Pv,
     restricted::{
@@ -179,6 +182,8 @@ pub(crate) struct State {
     pub(crate) accesses: Accesses,
     /// The TPR of a guest whose client patches its accesses.
     pub(crate) vapic: Vapic,
+    /// Where the guest ends interrupts without an exit.
+    pub(crate) pv_eoi: PvEoi,
     /// Whether this vCPU is a reason not to use the APIC-access page.
     pub(crate) inhibits_apic_access: bool,
     /// The time-stamp counter.
@@ -241,6 +246,7 @@ impl State {
             tpr_shadow: TprShadow::off(),
             accesses: Accesses::None,
             vapic: Vapic::default(),
+            pv_eoi: PvEoi::default(),
             inhibits_apic_access: false,
             tsc: GuestTsc::of_host(),
             pv: Pv::default(),

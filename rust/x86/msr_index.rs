@@ -187,6 +187,7 @@ const SAVED: &[(u32, Condition)] = &[
     (KVM_SYSTEM_TIME_NEW, always),
     (KVM_WALL_CLOCK_NEW, always),
     (KVM_STEAL_TIME, always),
+    (KVM_PV_EOI, always),
     (KVM_POLL_CONTROL, always),
     (TSC_ADJUST, |f| f.has(Feature::TSC_ADJUST)),
     (TSC_DEADLINE, |f| f.has(Feature::TSC_DEADLINE)),

@@ -142,6 +142,11 @@ impl Irqs {
         }
     }
 
+    /// Returns whether an I/O APIC may want to know the end of an interrupt with this vector.
+    pub(crate) fn may_want_end(&self, vector: u8) -> bool {
+        self.filter.passes(vector)
+    }
+
     /// As [`Irqs::refresh_filter`], with the I/O APIC locked.
     pub(super) fn refresh_filter_of(&self, ioapic: &Ioapic) {
         self.filter.set(self.full_vectors(ioapic));
