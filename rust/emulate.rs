@@ -82,6 +82,7 @@ mod one_byte;
 mod opcode;
 mod operand;
 mod prefix;
+mod remainder;
 mod segment;
 mod shift;
 mod stack;
@@ -115,6 +116,7 @@ pub(crate) use self::{
         Outcome, //
     },
     instruction::Instruction,
+    remainder::Remainder,
     system::{
         DescriptorTable,
         SegmentRegister,

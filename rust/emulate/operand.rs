@@ -148,12 +148,16 @@ impl Register {
     /// Sets the low `size` bytes.
     pub(super) fn write<B: Bus>(self, bus: &mut B, size: Size, value: u64) {
         let old = bus.gpr(self.index);
-        let new = if self.high {
+        bus.set_gpr(self.index, self.put(old, size, value));
+    }
+
+    /// Returns the full register, which was `old`, with the low `size` bytes set.
+    pub(super) const fn put(self, old: u64, size: Size, value: u64) -> u64 {
+        if self.high {
             (old & !0xff00) | ((value & 0xff) << 8)
         } else {
             size.merge(old, value)
-        };
-        bus.set_gpr(self.index, new);
+        }
     }
 }
 

@@ -320,6 +320,30 @@ bool kvm_rs_user_range_ok(unsigned long start, unsigned long size)
 	       access_ok((void __user *)start, size);
 }
 
+/**
+ * kvm_rs_read_user() - Read a word of user memory
+ * @hva: its address
+ * @value: receives the word
+ * @size: bytes: 1, 2, 4 or 8
+ *
+ * Return: 0, -EFAULT, or -EINVAL for another size
+ */
+int kvm_rs_read_user(unsigned long hva, u64 *value, unsigned int size)
+{
+	switch (size) {
+	case 1:
+		return get_user(*value, (u8 __user *)hva);
+	case 2:
+		return get_user(*value, (u16 __user *)hva);
+	case 4:
+		return get_user(*value, (u32 __user *)hva);
+	case 8:
+		return get_user(*value, (u64 __user *)hva);
+	default:
+		return -EINVAL;
+	}
+}
+
 #define CMPXCHG_USER(type)							\
 	({									\
 		type expected = *old;						\

@@ -36,6 +36,7 @@ int kvm_rs_host_mapping_level(unsigned long hva);
 unsigned long kvm_rs_user_map(unsigned long size, void **mm);
 void kvm_rs_user_unmap(void *mm, unsigned long address, unsigned long size);
 bool kvm_rs_user_range_ok(unsigned long start, unsigned long size);
+int kvm_rs_read_user(unsigned long hva, u64 *value, unsigned int size);
 int kvm_rs_cmpxchg_user(unsigned long hva, u64 *old, u64 new,
 			unsigned int size);
 

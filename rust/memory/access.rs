@@ -106,14 +106,28 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Returns the word at `gpa`, which must be a multiple of its size. Fails as [`Self::read`].
+    /// Returns the word at `gpa`. Fails as [`Self::read`].
     pub(crate) fn read_word<W: Word>(&self, gpa: Gpa) -> Result<W> {
-        let mut bytes = [0; 8];
-        let (bytes_of_word, _) = bytes
-            .split_at_mut_checked(usize::try_from(W::SIZE)?)
-            .ok_or(EFAULT)?;
-        self.read(gpa, bytes_of_word)?;
-        Ok(W::truncate(u64::from_le_bytes(bytes)))
+        self.read_word_in(&self.snapshot(), gpa)
+    }
+
+    /// As [`Self::read_word`], by way of `slots`, for several words one after the other.
+    pub(crate) fn read_word_in<W: Word>(&self, slots: &Snapshot<'_>, gpa: Gpa) -> Result<W> {
+        let size = usize::try_from(W::SIZE)?;
+        if segment(gpa, size) != size {
+            let mut bytes = [0; 8];
+            let (word, _) = bytes.split_at_mut_checked(size).ok_or(EFAULT)?;
+            self.read(gpa, word)?;
+            return Ok(W::truncate(u64::from_le_bytes(bytes)));
+        }
+        let (_, hva) = locate(slots, gpa, Direction::Read)?;
+        let mut word = 0;
+        // CAST: The kernel runs in 64-bit mode only.
+        let address = hva.value() as usize;
+        // SAFETY: The function takes any address, and `word` is valid for writes.
+        let ret = unsafe { bindings::kvm_rs_read_user(address, &mut word, W::SIZE) };
+        kernel::error::to_result(ret)?;
+        Ok(W::truncate(word))
     }
 
     /// Replaces the word at `gpa` by `new` if it is `old`, as one atomic access of the guest's memory.

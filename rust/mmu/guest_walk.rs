@@ -22,6 +22,7 @@ use super::guest_format::{
 use crate::{
     memory::{
         GuestMemory,
+        Snapshot,
         Word, //
     },
     x86::{
@@ -108,17 +109,24 @@ pub(super) trait TableMemory {
     fn is_writable(&self, gpa: Gpa) -> bool;
 }
 
-impl TableMemory for GuestMemory {
+/// Guest memory, looked at through its slots as they are now.
+struct Tables<'a> {
+    memory: &'a GuestMemory,
+    slots: Snapshot<'a>,
+}
+
+impl TableMemory for Tables<'_> {
+    #[inline]
     fn read<W: Word>(&self, gpa: Gpa) -> Result<W> {
-        self.read_word(gpa)
+        self.memory.read_word_in(&self.slots, gpa)
     }
 
     fn replace<W: Word>(&self, gpa: Gpa, old: W, new: W) -> Result<bool> {
-        Ok(self.compare_exchange(gpa, old, new)?.is_ok())
+        Ok(self.memory.compare_exchange(gpa, old, new)?.is_ok())
     }
 
     fn is_writable(&self, gpa: Gpa) -> bool {
-        GuestMemory::is_writable(self, gpa)
+        self.memory.is_writable(gpa)
     }
 }
 
@@ -131,7 +139,14 @@ pub(crate) fn translate(
     gva: Gva,
     access: WalkAccess,
 ) -> Result<Gpa, PageFault> {
-    translate_in(memory, paging, gva, access)
+    if !paging.cr0.contains(Cr0::PG) {
+        return Ok(Gpa::new(gva.value()));
+    }
+    let tables = Tables {
+        memory,
+        slots: memory.snapshot(),
+    };
+    translate_in(&tables, paging, gva, access)
 }
 
 /// [`translate`], with page tables in any kind of memory.

@@ -43,7 +43,7 @@ pub(super) const MAX_INSTRUCTION: usize = 15;
 
 /// What of the guest's state an instruction's meaning depends on, read from the VMCS once.
 pub(crate) struct Context {
-    /// ES, CS, SS, DS, FS, GS.
+    /// ES, CS, SS, DS, FS, GS; see [`Context::complete`].
     segments: [Segment; 6],
     /// How linear addresses are translated.
     pub(crate) paging: GuestPaging,
@@ -51,18 +51,22 @@ pub(crate) struct Context {
     linear_bits: u8,
 }
 
+/// Returns ES, CS, SS, DS, FS, GS.
+fn read_segments(state: &State, vmcs: &CurrentVmcs<'_>) -> [Segment; 6] {
+    let [es, cs, ss, ds, fs, gs, ..] = SegmentRegister::ALL;
+    [es, cs, ss, ds, fs, gs].map(|register| state.segment(vmcs, register))
+}
+
 impl Context {
     /// Reads the context, and fetches the cached registers.
+    ///
+    /// In 64-bit mode, what no address depends on is left out of the segment registers.
     pub(crate) fn read(state: &mut State, vmcs: &CurrentVmcs<'_>) -> Self {
         state.fetch(vmcs);
         let cr0 = state.cr0(vmcs);
         let cr4 = state.cr4(vmcs);
         let rflags = state.fetched_rflags();
-        let mut segments = [Segment::reset_data(); 6];
-        for (segment, register) in segments.iter_mut().zip(SegmentRegister::ALL) {
-            *segment = state.segment(vmcs, register);
-        }
-        let [_, code, ..] = segments;
+        let code = state.segment(vmcs, SegmentRegister::Cs);
         let mode = if !cr0.contains(Cr0::PE) {
             Mode::Real
         } else if rflags & Rflags::VM.value() != 0 {
@@ -74,7 +78,16 @@ impl Context {
         } else {
             Mode::Protected16
         };
+        let mut segments = [code; 6];
+        if mode == Mode::Long64 {
+            let [.., fs, gs] = &mut segments;
+            fs.base = state.segment_base(vmcs, SegmentRegister::Fs);
+            gs.base = state.segment_base(vmcs, SegmentRegister::Gs);
+        } else {
+            segments = read_segments(state, vmcs);
+        }
         let cr3 = state.cr3(vmcs);
+        let pae = cr4.contains(Cr4::PAE) && !state.efer.contains(Efer::LMA);
         Self {
             segments,
             paging: GuestPaging {
@@ -82,7 +95,7 @@ impl Context {
                 cr3,
                 cr4,
                 efer: state.efer,
-                pdptrs: state.pdptes(vmcs),
+                pdptrs: if pae { state.pdptes(vmcs) } else { [0; 4] },
                 alignment_check: rflags & Rflags::AC.value() != 0,
                 cpl: state.cpl(vmcs),
                 phys_bits: u32::from(state.features.physical_bits),
@@ -90,6 +103,22 @@ impl Context {
             },
             mode,
             linear_bits: if cr4.contains(Cr4::LA57) { 57 } else { 48 },
+        }
+    }
+
+    /// Reads what [`Context::read`] left out, for instructions that look at segment registers.
+    pub(super) fn complete(&mut self, state: &State, vmcs: &CurrentVmcs<'_>) {
+        if self.mode == Mode::Long64 {
+            self.segments = read_segments(state, vmcs);
+        }
+    }
+
+    /// Returns RIP of the instruction behind the one at `rip`, of `length` bytes.
+    pub(super) fn next_rip(&self, rip: u64, length: u8) -> u64 {
+        let next = rip.wrapping_add(u64::from(length));
+        match self.mode {
+            Mode::Long64 => next,
+            _ => next & 0xffff_ffff,
         }
     }
 

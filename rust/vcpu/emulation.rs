@@ -39,6 +39,7 @@ use crate::{
         InterruptKind,
         Mode,
         Outcome,
+        Remainder,
         Segment as Name,
         Shadow,
         Stop, //
@@ -242,6 +243,12 @@ impl Machine<'_> {
         f(self, second, in_page..len)
     }
 
+    /// Returns whether the exit said that there is no memory at `gpa`.
+    fn is_device(&self, gpa: Gpa) -> bool {
+        self.known
+            .is_some_and(|known| known.device && known.gpa.gfn() == gpa.gfn())
+    }
+
     /// Returns the guest-physical address behind a linear one.
     fn translate(&mut self, linear: u64, write: bool) -> Result<Gpa, Stop> {
         if let Some(gpa) = self.known.and_then(|known| known.find(linear, write)) {
@@ -255,6 +262,7 @@ impl Machine<'_> {
             linear: Some(linear),
             gpa,
             write,
+            device: false,
         });
         Ok(gpa)
     }
@@ -313,7 +321,7 @@ impl Bus for Machine<'_> {
         self.for_each_page(linear, data.len(), false, |machine, gpa, range| {
             let part = data.get_mut(range).unwrap_or(&mut []);
             // What the client cannot read either is the client's to answer, as in KVM.
-            if machine.vm.memory().read(gpa, part).is_ok() {
+            if !machine.is_device(gpa) && machine.vm.memory().read(gpa, part).is_ok() {
                 return Ok(());
             }
             for (index, piece) in part.chunks_mut(8).enumerate() {
@@ -328,7 +336,7 @@ impl Bus for Machine<'_> {
         self.for_each_page(linear, data.len(), true, |machine, gpa, range| {
             let part = data.get(range).unwrap_or(&[]);
             // So is what the client cannot write: a mapping of a device that is read-only, say.
-            if machine.vm.memory().write(gpa, part).is_ok() {
+            if !machine.is_device(gpa) && machine.vm.memory().write(gpa, part).is_ok() {
                 return Ok(());
             }
             for (index, piece) in part.chunks(8).enumerate() {
@@ -434,7 +442,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
         Start::Resume(instruction, log, known) => (None, Some((instruction, log, known))),
     };
     loop {
-        let context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+        let mut context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
         let (instruction, log, known) = match resume.take() {
             Some(resumed) => resumed,
             None => match decode(vm, &owned.state, &context) {
@@ -451,6 +459,9 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                 }
             },
         };
+        if !instruction.accesses_one_place() {
+            owned.with_vmcs(|vmcs, state| context.complete(state, vmcs));
+        }
         // What a POPF or IRET puts there counts for the instruction after it.
         let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
         let end = step(vm, vcpu, owned, &context, &instruction, (log, known));
@@ -578,6 +589,7 @@ fn step(
         exit,
         log,
         known,
+        accesses,
         after,
         shadow,
         ..
@@ -607,7 +619,16 @@ fn step(
                     owned.state.pending = Some(pending);
                     return End::ToUser;
                 }
-                Some(exit) => ask(vcpu, exit),
+                Some(exit) => {
+                    if let Some(pending) = remainder(context, instruction, rip, accesses, &exit) {
+                        owned.state.pending = Some(pending);
+                        return match ask(vcpu, exit) {
+                            Some(_) => End::ToUser,
+                            None => End::Unsupported,
+                        };
+                    }
+                    ask(vcpu, exit)
+                }
                 None => None,
             };
             let Some(asked) = asked else {
@@ -623,6 +644,30 @@ fn step(
             End::ToUser
         }
     }
+}
+
+/// Returns what there is to finish once the client has done `exit`, if that is all that the instruction
+/// accesses and nothing needs to be computed again.
+fn remainder(
+    context: &Context,
+    instruction: &Instruction,
+    rip: u64,
+    accesses: usize,
+    exit: &DeviceExit,
+) -> Option<Pending> {
+    let (len, read) = match exit {
+        DeviceExit::Read(gpa, len) => (*len, Some((*gpa, *len))),
+        DeviceExit::Write(_, len, _) => (*len, None),
+        _ => return None,
+    };
+    if accesses != 1 {
+        return None;
+    }
+    Some(Pending::Remainder {
+        remainder: instruction.remainder(len)?,
+        read,
+        rip: [rip, context.next_rip(rip, instruction.length())],
+    })
 }
 
 /// Asks the client to do an access to a device; `None` for what is none.
@@ -680,6 +725,34 @@ fn cannot_emulate(vcpu: &Vcpu, &(bytes, len): &([u8; MAX_INSTRUCTION], usize)) -
     vcpu.run_page()
         .set_internal_error(bindings::KVM_INTERNAL_ERROR_EMULATION, &details);
     Next::ToUser
+}
+
+/// Finishes a load or store after the client has done its access.
+pub(crate) fn complete_remainder(
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    remainder: Remainder,
+    read: Option<(Gpa, usize)>,
+    [rip, next_rip]: [u64; 2],
+) {
+    let mut data = [0; 8];
+    if let Some((gpa, len)) = read {
+        data = vcpu.run_page().mmio_data();
+        tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
+    }
+    owned.with_vmcs(|vmcs, state| {
+        // The client may have moved the guest elsewhere; then the instruction is abandoned.
+        if state.rip(vmcs) != rip {
+            return;
+        }
+        if let Remainder::Load(load) = remainder {
+            let register = usize::from(load.register());
+            let old = state.gpr_with(vmcs, register);
+            state.set_gpr(register, load.apply(old, data));
+        }
+        state.set_rip(next_rip);
+        state.finish_instruction(vmcs);
+    });
 }
 
 /// Finishes an access to a device after the client has done it.

@@ -3,7 +3,10 @@
 //! What a vCPU waits for its client to do, and finishes at the next KVM_RUN.
 
 use crate::{
-    emulate::Instruction,
+    emulate::{
+        Instruction,
+        Remainder, //
+    },
     vmx::exit::IoAccess,
     x86::{
         addr::{
@@ -45,16 +48,19 @@ pub(crate) struct Known {
     pub(crate) gpa: Gpa,
     /// A write is allowed.
     pub(crate) write: bool,
+    /// The exit said that there is no memory.
+    pub(crate) device: bool,
 }
 
 impl Known {
-    /// Returns what an exit for an access to `gpa` tells. It may have been a read, if not known to
-    /// `write`.
+    /// Returns what an exit for an access to `gpa`, where there is no memory, tells. It may have been a
+    /// read, if not known to `write`.
     pub(crate) fn by_exit(gpa: Gpa, write: bool) -> Self {
         Self {
             linear: None,
             gpa,
             write,
+            device: true,
         }
     }
 
@@ -145,6 +151,15 @@ pub(crate) enum Pending {
         read: bool,
         /// Length of the instruction.
         length: u32,
+    },
+    /// A load or store that only has to end.
+    Remainder {
+        /// What is left of it.
+        remainder: Remainder,
+        /// What was read: as many bytes at this address; `None` for a store.
+        read: Option<(Gpa, usize)>,
+        /// RIP of the instruction, and of the next.
+        rip: [u64; 2],
     },
     /// An instruction that is executed in software and accesses a device.
     Mmio {

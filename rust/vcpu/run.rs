@@ -161,6 +161,14 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             owned.with_vmcs(|vmcs, state| state.complete_msr(vcpu, vmcs, read, length));
             Ok(Next::Resume)
         }
+        Some(Pending::Remainder {
+            remainder,
+            read,
+            rip,
+        }) => {
+            emulation::complete_remainder(vcpu, owned, remainder, read, rip);
+            Ok(Next::Resume)
+        }
         Some(Pending::Mmio {
             instruction,
             rip,

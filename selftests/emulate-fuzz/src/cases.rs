@@ -24,6 +24,7 @@ use super::{
             RSI,
             RSP, //
         },
+        remainder::Remainder,
     },
     machine::{
         general_protection,
@@ -238,4 +239,76 @@ fn bit_numbers_are_signed() {
         expected[usize::try_from(changed - BASE).unwrap()] = 1 << bit;
         assert!(guest.memory == expected, "{number:x} {bytes:x?}");
     }
+}
+
+/// What is left of a load or store after its access is what execution does after it.
+#[test]
+fn remainders_are_what_execution_does() {
+    let opcodes: [&[u8]; 16] = [
+        &[0x8a],
+        &[0x8b],
+        &[0x0f, 0xb6],
+        &[0x0f, 0xb7],
+        &[0x0f, 0xbe],
+        &[0x0f, 0xbf],
+        &[0x63],
+        &[0x0f, 0x38, 0xf0],
+        &[0x88],
+        &[0x89],
+        &[0x0f, 0x38, 0xf1],
+        &[0x0f, 0xc3],
+        // These are not so plain.
+        &[0x03],
+        &[0x86],
+        &[0x0f, 0xaf],
+        &[0xff],
+    ];
+    let prefixes: [&[u8]; 7] = [
+        &[],
+        &[0x66],
+        &[0x40],
+        &[0x44],
+        &[0x48],
+        &[0x4c],
+        &[0x66, 0x4c],
+    ];
+    let mut remainders = 0;
+    for (index, opcode) in opcodes.iter().enumerate() {
+        for prefix in prefixes {
+            for register in 0..8 {
+                let mut bytes = [prefix, opcode].concat();
+                // [rbx]
+                bytes.push(register << 3 | 3);
+                let mut guest = machine(Mode::Long64);
+                for gpr in 0..16 {
+                    guest.set_gpr(gpr, u64::from(gpr) << 56 | 0x8899_aabb_ccdd_eeff);
+                }
+                guest.set_gpr(RBX, BASE + 0x7d);
+                let Ok(instruction) = decode(guest.mode, &bytes) else {
+                    continue;
+                };
+                let mut expected = guest.registers;
+                let mut data = [0; 8];
+                data.copy_from_slice(&memory(&mut guest, BASE + 0x7d, 8));
+                let found: Vec<_> = [1, 2, 4, 8]
+                    .into_iter()
+                    .filter_map(|size| instruction.remainder(size))
+                    .collect();
+                let [remainder] = found[..] else {
+                    assert!(found.is_empty() && index >= 12, "{bytes:x?}");
+                    continue;
+                };
+                remainders += 1;
+                if let Remainder::Load(load) = remainder {
+                    let gpr = &mut expected.gpr[usize::from(load.register())];
+                    *gpr = load.apply(*gpr, data);
+                }
+                assert_eq!(index < 8, remainder != Remainder::Nothing, "{bytes:x?}");
+                expected.rip += bytes.len() as u64;
+                assert_eq!(step(&mut guest, &bytes), Ok(Outcome::Done), "{bytes:x?}");
+                assert_eq!(guest.registers, expected, "{bytes:x?}");
+            }
+        }
+    }
+    assert!(remainders > 500, "{remainders}");
 }
