@@ -112,6 +112,8 @@ pub(crate) struct Vcpus {
     list: SpinLock<KVVec<Arc<Vcpu>>>,
     #[pin]
     destinations: Destinations,
+    /// Which vCPU was given the CPU of one that waits for others.
+    boosted: Atomic<usize>,
     flushes: Atomic<u64>,
     flush_kicks: Atomic<u64>,
 }
@@ -130,6 +132,7 @@ impl Vcpus {
         try_pin_init!(Self {
             list <- new_spinlock!(KVVec::new()),
             destinations <- Destinations::new(),
+            boosted: Atomic::new(0),
             flushes: Atomic::new(0),
             flush_kicks: Atomic::new(0),
         })
@@ -195,6 +198,21 @@ impl Vcpus {
     /// Calls `f` with all vCPUs; it must not sleep.
     pub(crate) fn with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> R {
         f(&self.list.lock())
+    }
+
+    /// Returns what `f` finds in one vCPU, which are asked from the one behind that which it last found
+    /// something in; it must not sleep.
+    pub(crate) fn find_next<R>(&self, f: impl Fn(&Vcpu) -> Option<R>) -> Option<R> {
+        let list = self.list.lock();
+        let start = self.boosted.load(Relaxed).wrapping_add(1);
+        let (before, behind) = list.split_at(start.min(list.len()));
+        for (index, vcpu) in Iterator::chain((start..).zip(behind), (0..).zip(before)) {
+            if let Some(found) = f(vcpu) {
+                self.boosted.store(index, Relaxed);
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// As [`Vcpus::with_list`], but in any context save an NMI; `None` if somebody else looks at them.

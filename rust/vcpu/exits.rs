@@ -29,6 +29,7 @@ use super::{
     },
     stats::Event,
     tracing,
+    yielding,
     Owned,
     Vcpu, //
 };
@@ -110,6 +111,8 @@ pub(crate) enum Later {
     Hypercall,
     /// Another vCPU is to run in this one's place, the one with this APIC ID.
     YieldTo(u32),
+    /// The guest waits for another vCPU in a loop.
+    Spin,
     /// An instruction that this CPU does not have.
     InvalidOpcode,
 }
@@ -174,9 +177,13 @@ pub(crate) fn handle(
         Exit::Monitor | Exit::Mwait if !has_mwait(vm, state) => {
             raise(state, Exception::invalid_opcode())
         }
-        Exit::Invd | Exit::Wbinvd | Exit::Monitor | Exit::Mwait | Exit::Pause => {
+        Exit::Invd | Exit::Wbinvd | Exit::Monitor | Exit::Mwait => {
             state.skip_instruction(vmcs);
             Step::Resume
+        }
+        Exit::Pause => {
+            state.skip_instruction(vmcs);
+            Step::Later(Later::Spin)
         }
         Exit::TripleFault => {
             vcpu.run_page().set_plain(bindings::KVM_EXIT_SHUTDOWN);
@@ -531,6 +538,11 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::Hypercall => {
             vm.update_destinations();
             owned.with_vmcs(|vmcs, state| state.hypercall(vm, vmcs, true));
+            Ok(Next::Resume)
+        }
+        Later::Spin => {
+            let yielded = vcpu.yield_to_any(vm);
+            owned.with_vmcs(|vmcs, _| yielding::adapt_window(vmcs, yielded));
             Ok(Next::Resume)
         }
         Later::YieldTo(id) => {

@@ -9,6 +9,10 @@ use super::{
         RDX, //
     },
     tsc::UNITY as TSC_UNITY,
+    yielding::{
+        PAUSE_GAP,
+        PAUSE_WINDOW, //
+    },
     Owned,
     Vcpu, //
 };
@@ -100,6 +104,10 @@ pub(super) fn set_up(
     if capabilities.has_secondary(secondary::ENCLS_EXITING) {
         // No guest has SGX.
         vmcs.write(field::ENCLS_EXITING_BITMAP, !0);
+    }
+    if capabilities.has_secondary(secondary::PAUSE_LOOP_EXITING) {
+        vmcs.write(field::PLE_GAP, PAUSE_GAP);
+        vmcs.write(field::PLE_WINDOW, PAUSE_WINDOW);
     }
     if capabilities.has_secondary(secondary::USE_TSC_SCALING) {
         vmcs.write(field::TSC_MULTIPLIER, TSC_UNITY);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Giving the CPU to the thread of another vCPU, which is what this one waits for.
+//!
+//! A guest that knows of its hypervisor says whom it waits for. Of others a loop of PAUSE that lasts
+//! tells that they wait, where the CPU can look for such loops: it compares the cycles between two
+//! executions, and those since the first, with `PLE_GAP` and `PLE_WINDOW` of the VMCS.
 
 use super::{
     request::Doorbell,
@@ -15,7 +19,11 @@ use crate::{
         ThreadId, //
     },
     vm::Vm,
-    vmx::host_state::HostSwitch, //
+    vmx::{
+        field,
+        host_state::HostSwitch,
+        vmcs::CurrentVmcs, //
+    }, //
 };
 use kernel::{
     new_spinlock,
@@ -25,6 +33,25 @@ use kernel::{
         SpinLock, //
     }, //
 };
+
+/// Cycles between two PAUSEs of one loop, at most; as KVM's.
+pub(super) const PAUSE_GAP: u32 = 128;
+
+/// Cycles that such a loop may last at first; as KVM's.
+pub(super) const PAUSE_WINDOW: u32 = 4096;
+
+/// How many vCPUs' threads are offered the CPU that a guest's loop wastes.
+const OFFERS: usize = 3;
+
+/// Lets a loop of PAUSE last longer if nobody wanted the CPU, else as long as at first.
+pub(super) fn adapt_window(vmcs: &CurrentVmcs<'_>, yielded: bool) {
+    let window = if yielded {
+        PAUSE_WINDOW
+    } else {
+        vmcs.read(field::PLE_WINDOW).saturating_mul(2)
+    };
+    vmcs.write(field::PLE_WINDOW, window);
+}
 
 /// What is to be done when a vCPU's thread loses its CPU and gets one.
 pub(crate) struct Scheduling {
@@ -87,6 +114,28 @@ impl Vcpu {
         let old = core::mem::replace(&mut *self.runner.thread.lock(), owned.runner.clone());
         // Dropped outside the spinlock.
         drop(old);
+    }
+
+    /// Gives the CPU to the thread of another vCPU that waits for one, if there is any; returns whether
+    /// there was. May schedule.
+    pub(super) fn yield_to_any(&self, vm: &Vm) -> bool {
+        for _ in 0..OFFERS {
+            let waiting = vm.vcpus().find_next(|other| {
+                if core::ptr::eq(other, self) || !other.doorbell().is_ready() {
+                    return None;
+                }
+                other.runner.thread.lock().clone()
+            });
+            let Some(thread) = waiting else {
+                return false;
+            };
+            self.count_event(Event::DirectedYieldAttempted);
+            if thread.yield_to() {
+                self.count_event(Event::DirectedYieldSuccessful);
+                return true;
+            }
+        }
+        false
     }
 
     /// Gives the CPU to the thread of the vCPU with the physical APIC ID `id`, if it waits for one. May

@@ -148,6 +148,8 @@ pub(crate) mod secondary {
     pub(crate) const WBINVD_EXITING: u32 = 1 << 6;
     /// The guest may run without paging or in real mode.
     pub(crate) const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    /// PAUSE exits where it is part of a loop that lasts.
+    pub(crate) const PAUSE_LOOP_EXITING: u32 = 1 << 10;
     /// RDRAND exits.
     pub(crate) const RDRAND_EXITING: u32 = 1 << 11;
     /// The guest may use INVPCID.
@@ -233,6 +235,7 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::ENABLE_INVPCID
         | secondary::ENABLE_PML
         | secondary::USE_TSC_SCALING
+        | secondary::PAUSE_LOOP_EXITING
         | secondary::RDRAND_EXITING
         | secondary::RDSEED_EXITING
         | secondary::ENCLS_EXITING

@@ -188,6 +188,10 @@ fields! {
     TPR_THRESHOLD: u32 = 0x401c;
     /// Secondary processor-based VM-execution controls.
     SECONDARY_CONTROLS: u32 = 0x401e;
+    /// Cycles between two PAUSEs of one loop, at most.
+    PLE_GAP: u32 = 0x4020;
+    /// Cycles that such a loop may last before it exits.
+    PLE_WINDOW: u32 = 0x4022;
     /// Bits of CR0 that the VMM owns.
     CR0_GUEST_HOST_MASK: Natural = 0x6000;
     /// Bits of CR4 that the VMM owns.
