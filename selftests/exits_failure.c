@@ -232,6 +232,35 @@ TEST_F(exits_failure, mmio_that_cannot_be_emulated)
 	vcpu_run_to_port(&self->vcpu, PORT_DONE);
 }
 
+/* Who asked for it is told only; else the guest gets an exception, if it goes on as it is. */
+TEST_F(exits_failure, failure_with_exception_and_without)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE };
+	struct kvm_vcpu_events events;
+	unsigned int on;
+
+	cap.args[0] = 2;
+	EXPECT_EQ(try_ioctl(self->vm.fd, KVM_ENABLE_CAP, (unsigned long)&cap), -EINVAL);
+	vm_load(&self->vm, CODE_GPA, mmio_x87);
+	for (on = 0; on < 3; on++) {
+		cap.args[0] = on & 1;
+		xioctl(self->vm.fd, KVM_ENABLE_CAP, &cap);
+		vcpu_set_mode(&self->vcpu, MODE_LONG);
+		vcpu_run_to(&self->vcpu, KVM_EXIT_INTERNAL_ERROR);
+		xioctl(self->vcpu.fd, KVM_GET_VCPU_EVENTS, &events);
+		EXPECT_EQ(events.exception.injected, !(on & 1));
+		if (events.exception.injected)
+			EXPECT_EQ(events.exception.nr, 6);
+		if (on & 1) {
+			vcpu_run_to(&self->vcpu, KVM_EXIT_INTERNAL_ERROR);
+		} else {
+			vcpu_run_to_port(&self->vcpu, PORT_EXCEPTION);
+			EXPECT_EQ(vm_record(&self->vm)->vector, 6);
+			EXPECT_EQ(vm_record(&self->vm)->rip, CODE_GPA + 5);
+		}
+	}
+}
+
 /* Fetching from an address that no slot covers cannot go anywhere. */
 TEST_F(exits_failure, execute_without_memory)
 {

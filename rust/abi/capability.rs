@@ -100,6 +100,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_ENABLE_CAP_VM
         | KVM_CAP_CHECK_EXTENSION_VM
         | KVM_CAP_INTERNAL_ERROR_DATA
+        | KVM_CAP_EXIT_ON_EMULATION_FAILURE
         | KVM_CAP_MEMORY_FAULT_INFO
         | KVM_CAP_GET_MSR_FEATURES
         | KVM_CAP_MSR_PLATFORM_INFO

@@ -351,6 +351,10 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         }
         KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
+        KVM_CAP_EXIT_ON_EMULATION_FAILURE if argument > 1 => return Err(EINVAL),
+        KVM_CAP_EXIT_ON_EMULATION_FAILURE => {
+            vm.settings().set_exit_on_emulation_failure(argument != 0);
+        }
         KVM_CAP_MSR_PLATFORM_INFO => vm.settings().set_platform_info_readable(argument != 0),
         KVM_CAP_X86_USER_SPACE_MSR => {
             const VALID: u32 = KVM_MSR_EXIT_REASON_INVAL

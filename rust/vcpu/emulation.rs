@@ -455,7 +455,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                     return Ok(Next::Resume);
                 }
                 Err(Refused::Unsupported(bytes)) => {
-                    return Ok(cannot_emulate(vcpu, &bytes));
+                    return Ok(cannot_emulate(vm, vcpu, owned, &bytes));
                 }
             },
         };
@@ -495,7 +495,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                 let bytes = context
                     .fetch(vm, owned.state.fetched_rip())
                     .unwrap_or(([0; MAX_INSTRUCTION], 0));
-                return Ok(cannot_emulate(vcpu, &bytes));
+                return Ok(cannot_emulate(vm, vcpu, owned, &bytes));
             }
         }
     }
@@ -703,8 +703,22 @@ fn ask(vcpu: &Vcpu, exit: DeviceExit) -> Option<Asked> {
     }
 }
 
-/// Reports an instruction that cannot be emulated, with its bytes.
-fn cannot_emulate(vcpu: &Vcpu, &(bytes, len): &([u8; MAX_INSTRUCTION], usize)) -> Next {
+/// Deals with an instruction that cannot be emulated, of which these are the bytes.
+///
+/// The client is told of those of user code only if it asked for it. Else, if it runs the guest again
+/// without a change, or is not told, the guest gets an exception.
+fn cannot_emulate(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    &(bytes, len): &([u8; MAX_INSTRUCTION], usize),
+) -> Next {
+    if !vm.settings().exits_on_emulation_failure() {
+        owned.state.raise(Exception::invalid_opcode());
+        if owned.with_vmcs(|vmcs, state| state.cpl(vmcs)) != 0 {
+            return Next::Resume;
+        }
+    }
     // The layout of kvm_run's emulation_failure: flags, then the size and the bytes.
     let mut packed = [0; 16];
     if let Some((size, rest)) = packed.split_first_mut() {
@@ -780,7 +794,7 @@ pub(crate) fn complete(
         return Ok(Next::Resume);
     }
     if !log.push(Done { data }) {
-        return Ok(cannot_emulate(vcpu, &([0; MAX_INSTRUCTION], 0)));
+        return Ok(cannot_emulate(vm, vcpu, owned, &([0; MAX_INSTRUCTION], 0)));
     }
     emulate(vm, vcpu, owned, Start::Resume(instruction, log, known))
 }

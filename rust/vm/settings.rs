@@ -108,6 +108,7 @@ pub(crate) struct Settings {
     /// Failed accesses to MSRs that go to the client, by KVM_MSR_EXIT_REASON_*.
     user_msr_reasons: Atomic<u32>,
     platform_info_hidden: Atomic<u32>,
+    exit_on_emulation_failure: Atomic<u32>,
     /// What the client chose of the suppression of EOI broadcasts, as flags of KVM_CAP_X2APIC_API.
     suppression: Atomic<u32>,
     /// Nanoseconds of an undivided count of the local APICs' timers; not 0.
@@ -125,6 +126,7 @@ impl Settings {
             disabled_quirks: Atomic::new(0),
             user_msr_reasons: Atomic::new(0),
             platform_info_hidden: Atomic::new(0),
+            exit_on_emulation_failure: Atomic::new(0),
             suppression: Atomic::new(0),
             bus_cycle_ns: Atomic::new(1),
             halt_poll_ns: Atomic::new(NOT_SET),
@@ -164,6 +166,16 @@ impl Settings {
     pub(crate) fn set_platform_info_readable(&self, readable: bool) {
         self.platform_info_hidden
             .store(u32::from(!readable), Relaxed);
+    }
+
+    /// Returns whether the client is told of each instruction that cannot be emulated.
+    pub(crate) fn exits_on_emulation_failure(&self) -> bool {
+        self.exit_on_emulation_failure.load(Relaxed) != 0
+    }
+
+    /// Sets whether the client is told of each instruction that cannot be emulated.
+    pub(crate) fn set_exit_on_emulation_failure(&self, on: bool) {
+        self.exit_on_emulation_failure.store(u32::from(on), Relaxed);
     }
 
     /// Takes what KVM_CAP_X2APIC_API says of the suppression of EOI broadcasts, if it says something.
