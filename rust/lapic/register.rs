@@ -85,6 +85,15 @@ impl Register {
         (self.0 as u16) << 4
     }
 
+    /// Returns whether what an access to the register does depends on the time: the timer's counts.
+    #[inline]
+    pub(crate) const fn depends_on_time(self) -> bool {
+        matches!(
+            self,
+            Self::TIMER_INITIAL | Self::TIMER_CURRENT | Self::TIMER_DIVIDE
+        )
+    }
+
     /// Returns what a guest may do with the register in `mode`.
     pub(crate) const fn access(self, mode: Mode, cmci: bool) -> Access {
         let x2apic = matches!(mode, Mode::X2apic);

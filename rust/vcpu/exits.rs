@@ -520,7 +520,8 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::Emulate => emulation::emulate(vm, vcpu, owned, Start::Fetch),
         Later::EptMisconfiguration(gpa) => {
             vcpu.count_event(Event::FaultEmulated);
-            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, false))
+            // An instruction that writes there exits for no mere read: its translation allowed it.
+            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, true))
         }
         Later::ApicAccess(gpa, write) => {
             emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, write))

@@ -38,6 +38,17 @@ fn is_tpr(offset: u16) -> bool {
     offset & 0xff0 == Register::TPR.offset()
 }
 
+/// Returns the time for an access to the register in slot `number`; 0 where it does not matter, since
+/// asking for it costs more than most accesses.
+#[inline]
+fn time_for(number: u8) -> u64 {
+    if Register::from_number(number).depends_on_time() {
+        now_ns()
+    } else {
+        0
+    }
+}
+
 impl InterruptController {
     /// Returns the offset of `gpa` in the page at which the registers lie in xAPIC mode.
     fn offset_of(&self, gpa: Gpa) -> Option<u16> {
@@ -99,9 +110,11 @@ impl Vcpu {
         let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_ref()) else {
             return Err(MsrError::Invalid);
         };
+        // CAST: The register's number is the low byte.
+        let time = time_for(index as u8);
         controller
             .lapic()
-            .msr_read(owned, index, now_ns())
+            .msr_read(owned, index, time)
             .map_err(|lapic::GeneralProtection| MsrError::Invalid)
     }
 
@@ -116,9 +129,11 @@ impl Vcpu {
         let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) else {
             return Err(MsrError::Invalid);
         };
+        // CAST: The register's number is the low byte.
+        let time = time_for(index as u8);
         let effect = controller
             .lapic()
-            .msr_write(owned, index, value, now_ns())
+            .msr_write(owned, index, value, time)
             .map_err(|lapic::GeneralProtection| MsrError::Invalid)?;
         self.perform(vm, state, effect);
         Ok(())
@@ -172,8 +187,10 @@ impl Vcpu {
             return false;
         };
         let size = u8::try_from(data.len()).unwrap_or(u8::MAX);
+        // CAST: The offset has twelve bits.
+        let time = time_for((offset >> 4) as u8);
         // The one effect of a read is an error interrupt, seen before the next VM entry.
-        let read = controller.lapic().read(owned, offset, size, now_ns());
+        let read = controller.lapic().read(owned, offset, size, time);
         data.fill(0);
         for (target, source) in data.iter_mut().zip(read.value.to_le_bytes()) {
             *target = source;
@@ -213,9 +230,9 @@ impl Vcpu {
             *target = source;
         }
         let value = u32::from_le_bytes(bytes);
-        let effect = controller
-            .lapic()
-            .write(owned, offset, size, value, now_ns());
+        // CAST: The offset has twelve bits.
+        let time = time_for((offset >> 4) as u8);
+        let effect = controller.lapic().write(owned, offset, size, value, time);
         self.perform(vm, state, effect);
         true
     }
