@@ -12,6 +12,7 @@
 #include <linux/preempt.h>
 #include <linux/syscore_ops.h>
 
+#include "helpers/eventfd.h"
 #include "helpers/guest_memfd.h"
 #include "helpers/helpers.h"
 #include "helpers/ioctl.h"

@@ -35,3 +35,4 @@ pub(crate) mod user_map;
 pub(crate) mod user_page;
 pub(crate) mod virt;
 pub(crate) mod wait;
+pub(crate) mod work;

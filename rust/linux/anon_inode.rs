@@ -35,6 +35,9 @@ pub(crate) trait FileObject: Sized + 'static {
     /// Whether the file is there to be read, by [`FileObject::read`], and for nothing else.
     const READABLE: bool = false;
 
+    /// The file is closed, and nobody uses it any more; its pointer is dropped next.
+    fn closed(_this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>) {}
+
     /// Answers an ioctl.
     fn ioctl(
         _this: <Self::Pointer as ForeignOwnable>::Borrowed<'_>,
@@ -109,6 +112,8 @@ impl<T: FileObject> Operations<T> {
     ) -> i32 {
         // SAFETY: The release call of a file owns the private data.
         let data = unsafe { (*file).private_data };
+        // SAFETY: `install` put a `T::Pointer` there, which this call owns.
+        T::closed(unsafe { <T::Pointer as ForeignOwnable>::borrow(data) });
         // SAFETY: `install` put a `T::Pointer` there, and nobody borrows it any more.
         drop(unsafe { <T::Pointer as ForeignOwnable>::from_foreign(data) });
         0

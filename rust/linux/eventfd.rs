@@ -4,6 +4,8 @@
 //!
 //! C header: `include/linux/eventfd.h`
 
+pub(crate) mod watch;
+
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -34,7 +36,8 @@ impl EventFd {
         NonNull::new(context).map(Self).ok_or(EINVAL)
     }
 
-    /// Adds one to the counter, and wakes who waits. Any context, but not from the callback of who waits.
+    /// Adds one to the counter, and wakes who waits. Any context, but not from a call of a
+    /// [`Watch`](watch::Watch).
     #[inline]
     pub(crate) fn signal(&self) {
         // SAFETY: By the type invariant, the context is valid.

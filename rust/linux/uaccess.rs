@@ -51,6 +51,7 @@ plain!(
     bindings::kvm_guest_debug,
     bindings::kvm_interrupt,
     bindings::kvm_ioeventfd,
+    bindings::kvm_irqfd,
     bindings::kvm_mp_state,
     bindings::kvm_msi,
     bindings::kvm_pre_fault_memory,
