@@ -15,6 +15,7 @@ mod capability;
 mod command;
 mod convert;
 mod device_attr;
+mod eventfd;
 mod irq;
 mod msr_filter;
 mod msr_list;

@@ -23,6 +23,7 @@ mod guest_memfd;
 mod internal_memory;
 pub(crate) mod ioeventfd;
 pub(crate) mod irq;
+pub(crate) mod irqfd;
 pub(crate) mod msr_filter;
 pub(crate) mod settings;
 pub(crate) mod tsc;
@@ -41,6 +42,7 @@ use self::{
         Irqs,
         Kind, //
     },
+    irqfd::IrqFds,
     msr_filter::MsrFilter,
     settings::{
         Quirk,
@@ -302,6 +304,7 @@ pub(crate) struct Vm {
     bus: SetOnce<Pin<KBox<Bus>>>,
     /// Interrupt lines, once there are local APICs in the kernel.
     irqs: SetOnce<Arc<Irqs>>,
+    irqfds: IrqFds,
     #[pin]
     tsc: SpinLock<TscSync>,
     #[pin]
@@ -353,6 +356,7 @@ impl Vm {
                 settings <- Settings::new(),
                 coalesced <- Coalesced::new(),
                 ioeventfds <- IoEventFds::new(),
+                irqfds: IrqFds::new()?,
                 bus: SetOnce::new(),
                 irqs: SetOnce::new(),
                 tsc <- new_spinlock!(TscSync::new()),
@@ -666,6 +670,11 @@ impl Vm {
     #[inline]
     pub(crate) fn coalesced(&self) -> &Coalesced {
         &self.coalesced
+    }
+
+    /// Returns the eventfds that interrupt the guest.
+    pub(crate) fn irqfds(&self) -> &IrqFds {
+        &self.irqfds
     }
 
     /// Returns the eventfds that the guest signals.

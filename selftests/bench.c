@@ -14,6 +14,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -233,6 +234,127 @@ static void bench_switch(void)
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
+
+/* Software-enables the local APIC, says so, and halts with interrupts on. */
+GUEST_CODE(halt, 64,
+	"	movl $0xfee000f0, %edi\n"
+	"	movl $0x1ff, (%rdi)\n"
+	"	movq $1, 0x100008\n"
+	"1:	sti\n"
+	"	hlt\n"
+	"	jmp 1b\n");
+
+/* The same, but never halts. */
+GUEST_CODE(spin, 64,
+	"	movl $0xfee000f0, %edi\n"
+	"	movl $0x1ff, (%rdi)\n"
+	"	movq $1, 0x100008\n"
+	"	sti\n"
+	"1:	jmp 1b\n");
+
+/* Notes the time of an interrupt, and ends it. */
+GUEST_CODE(note_time, 64,
+	"	pushq %rax\n"
+	"	pushq %rdx\n"
+	RDTSC64
+	"	movq %rax, 0x100000\n"
+	"	movl $0xfee000b0, %edx\n"
+	"	movl $0, (%rdx)\n"
+	"	popq %rdx\n"
+	"	popq %rax\n"
+	"	iretq\n");
+
+static void *run_for_ever(void *vcpu)
+{
+	/* Interrupted at the end. */
+	vcpu_run(vcpu);
+	return NULL;
+}
+
+static void no_op(int signal)
+{
+}
+
+/* From a write to an eventfd to the guest's handler. */
+static void bench_irqfd(const char *name, const char *code, const char *end)
+{
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
+	struct sigaction action = { .sa_handler = no_op };
+	struct timespec nap = { .tv_nsec = 2000000 };
+	struct kvm_irqfd irqfd = { .gsi = 1 };
+	struct {
+		struct kvm_irq_routing head;
+		struct kvm_irq_routing_entry entry;
+	} routing = {
+		.head.nr = 1,
+		.entry = {
+			.gsi = 1,
+			.type = KVM_IRQ_ROUTING_MSI,
+			.u.msi = { .address_lo = 0xfee00000, .data = 0x60 },
+		},
+	};
+	uint64_t start, times[101], zero = 0;
+	struct kvm_device_attr same_tsc = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (unsigned long)&zero,
+	};
+	volatile uint64_t *noted, *gate;
+	struct kvm_sregs sregs;
+	struct vcpu vcpu;
+	pthread_t thread;
+	unsigned int i;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	xioctl(vm.fd, KVM_ENABLE_CAP, &split);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	xioctl(vcpu.fd, KVM_SET_DEVICE_ATTR, &same_tsc);
+	xioctl(vm.fd, KVM_SET_GSI_ROUTING, &routing);
+	irqfd.fd = eventfd(0, EFD_CLOEXEC);
+	xioctl(vm.fd, KVM_IRQFD, &irqfd);
+	__vm_load(&vm, CODE_GPA, code, end);
+	vm_load(&vm, CODE_GPA + PAGE, note_time);
+	sregs = vcpu_sregs(&vcpu);
+	sregs.idt.base = IDT_GPA;
+	sregs.idt.limit = 0xfff;
+	vcpu_set_sregs(&vcpu, &sregs);
+	gate = vm_u64(&vm, IDT_GPA + 0x60 * 16);
+	gate[0] = ((CODE_GPA + PAGE) & 0xffff) | (uint64_t)SEL_CODE64 << 16 |
+		  0x8e00ULL << 32 | ((CODE_GPA + PAGE) & 0xffff0000) << 32;
+	gate[1] = 0;
+	noted = vm_u64(&vm, DATA_GPA);
+	sigaction(SIGUSR1, &action, NULL);
+	pin(0);
+	pthread_create(&thread, NULL, run_for_ever, &vcpu);
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+		cpu_set_t set;
+
+		CPU_ZERO(&set);
+		CPU_SET(1, &set);
+		pthread_setaffinity_np(thread, sizeof(set), &set);
+	}
+	while (!noted[1])
+		nanosleep(&nap, NULL);
+	for (i = 0; i < 101; i++) {
+		nanosleep(&nap, NULL);
+		noted[0] = 0;
+		start = rdtsc();
+		eventfd_write(irqfd.fd, 1);
+		while (!noted[0])
+			nanosleep(&nap, NULL);
+		times[i] = noted[0] - start;
+	}
+	qsort(times, 101, sizeof(times[0]), compare);
+	report(name, "instructions", times[50]);
+	vcpu.run->immediate_exit = 1;
+	pthread_kill(thread, SIGUSR1);
+	pthread_join(thread, NULL);
+	close(irqfd.fd);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+#define IRQFD(name, code)	bench_irqfd(name, code, code##_end)
 
 static char *prefault(size_t size, bool huge)
 {
@@ -463,10 +585,12 @@ int main(int argc, char **argv)
 	path = device_path();
 	if (argc > 2) {
 		bench_move();
+		IRQFD("irqfd to a running vCPU", spin);
 		return 0;
 	}
 	bench_exits();
 	bench_switch();
+	IRQFD("irqfd to a halted vCPU", halt);
 	bench_violations("EPT violation, 4K page", "host memory of a GiB in 4K pages",
 			 64 * MIB, PAGE);
 	bench_violations("EPT violation, 2M page", "host memory of a GiB in 2M pages",

@@ -730,6 +730,47 @@ static void test_guest_memfd(struct table *t)
 	}
 }
 
+/* Eventfds that interrupt, with no interrupt controller in the kernel and with local APICs. */
+static void test_irqfd(struct table *t)
+{
+	static const struct {
+		unsigned int fd, gsi, flags, resample;
+	} rows[] = {
+		{ 0, 5, 2, 1 }, { 0, 5, 2, 3 }, { 3, 5, 2, 3 }, { 0, 5, 2, 2 },
+		{ 0, 5, 0 }, { 0, 5, 0 }, { 0, 6, 0 }, { 1, 5, 0 }, { 1, 5, 1 }, { 1, 5, 0 },
+		{ 0, 6, 1 }, { 0, 5, 0 }, { 0, 5, 1 }, { 0, 5, 1 }, { 0, 5, 0 },
+		{ 2, 5, 0 }, { 2, 5, 1 }, { 3, 5, 0 }, { 3, 5, 1 },
+		{ 0, 5, 4 }, { 0, 5, 5 }, { 0, 5, 1U << 31 }, { 0, 5, 3, 3 },
+		{ 0, 4095, 0 }, { 0, 4095, 1 }, { 0, 4096, 0 }, { 0, 4096, 1 },
+		{ 0, ~0U, 0 }, { 0, ~0U, 1 },
+	};
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
+	unsigned int i, chip;
+	int fds[4];
+
+	for (chip = 0; have(t, KVM_IRQFD) && chip < 2; chip++) {
+		open_vm(t, &t->vm);
+		if (chip)
+			xioctl(t->vm.fd, KVM_ENABLE_CAP, &split);
+		for (i = 0; i < 2; i++)
+			fds[i] = eventfd(0, EFD_CLOEXEC);
+		fds[2] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		fds[3] = -1;
+		for (i = 0; i < ARRAY_SIZE(rows); i++) {
+			struct kvm_irqfd request = {
+				.fd = fds[rows[i].fd], .gsi = rows[i].gsi,
+				.flags = rows[i].flags, .resamplefd = fds[rows[i].resample],
+			};
+
+			record(t, STRICT, try_ioctl(t->vm.fd, KVM_IRQFD, (long)&request),
+			       "IRQFD %u, %s", i, chip ? "split irqchip" : "no irqchip");
+		}
+		for (i = 0; i < 3; i++)
+			close(fds[i]);
+		vm_destroy(&t->vm);
+	}
+}
+
 /* Zones of coalesced I/O, memory that is mapped ahead, and a limit on tables. */
 static void test_ranges(struct table *t)
 {
@@ -1495,6 +1536,7 @@ static void fill_table(struct table *t, const char *path)
 	test_regions(t);
 	test_ioeventfd(t);
 	test_guest_memfd(t);
+	test_irqfd(t);
 	test_ranges(t);
 	test_regs(t);
 	test_sregs(t);

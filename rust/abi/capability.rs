@@ -69,6 +69,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_GUEST_MEMFD
         | KVM_CAP_COALESCED_PIO
         | KVM_CAP_IOEVENTFD
+        | KVM_CAP_IRQFD
         | KVM_CAP_IOEVENTFD_ANY_LENGTH
         | KVM_CAP_IOEVENTFD_NO_LENGTH
         | KVM_CAP_MMU_SHADOW_CACHE_CONTROL

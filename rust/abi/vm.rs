@@ -5,6 +5,7 @@
 use super::{
     capability,
     command::command,
+    eventfd,
     irq,
     msr_filter,
     stats_fd::VmStats,
@@ -17,7 +18,6 @@ use crate::{
             self,
             FileObject, //
         },
-        eventfd::EventFd,
         guest_memfd::Flags,
         task,
         uaccess, //
@@ -31,10 +31,6 @@ use crate::{
     vm::{
         bus::Space,
         coalesced::Zone,
-        ioeventfd::{
-            Doorbell,
-            Kind, //
-        },
         Vm, //
     },
     x86::addr::{
@@ -62,6 +58,10 @@ pub(super) struct VmFile;
 
 impl FileObject for VmFile {
     type Pointer = Arc<Vm>;
+
+    fn closed(vm: ArcBorrow<'_, Vm>) {
+        vm.irqfds().close();
+    }
 
     fn ioctl(vm: ArcBorrow<'_, Vm>, command: u32, argument: usize) -> Result<isize> {
         vm.check_owner()?;
@@ -171,9 +171,13 @@ impl FileObject for VmFile {
                 vm.coalesced().unregister(coalesced_zone(&zone)?);
                 Ok(0)
             }
-            KVM_RS_IOCTL_IOEVENTFD => ioeventfd(
+            KVM_RS_IOCTL_IOEVENTFD => eventfd::ioeventfd(
                 &vm,
                 &command!(KVM_RS_IOCTL_IOEVENTFD: kvm_ioeventfd).read(argument)?,
+            ),
+            KVM_RS_IOCTL_IRQFD => eventfd::irqfd(
+                &vm,
+                &command!(KVM_RS_IOCTL_IRQFD: kvm_irqfd).read(argument)?,
             ),
             KVM_RS_IOCTL_SET_TSS_ADDR => {
                 vm.set_tss_address(argument as u64)?;
@@ -246,34 +250,6 @@ fn coalesced_zone(zone: &kvm_rs_coalesced_zone) -> Result<Zone> {
         start: zone.addr,
         size: zone.size,
     })
-}
-
-/// Has a write of the guest signal an eventfd, or no longer.
-fn ioeventfd(vm: &Vm, request: &kvm_ioeventfd) -> Result<isize> {
-    let has = |flag: u32| request.flags & flag != 0;
-    let doorbell = Doorbell {
-        kind: if has(KVM_RS_IOEVENTFD_PIO) {
-            Kind::Pio
-        } else if has(KVM_RS_IOEVENTFD_VIRTIO_CCW_NOTIFY) {
-            Kind::VirtioCcw
-        } else {
-            Kind::Mmio
-        },
-        address: request.addr,
-        length: request.len,
-        value: has(KVM_RS_IOEVENTFD_DATAMATCH).then_some(request.datamatch),
-    };
-    if has(KVM_RS_IOEVENTFD_DEASSIGN) {
-        let eventfd = EventFd::from_fd(request.fd)?;
-        vm.ioeventfds().deassign(&doorbell, &eventfd)?;
-        return Ok(0);
-    }
-    if !doorbell.is_valid() || request.flags & !KVM_RS_IOEVENTFD_VALID != 0 {
-        return Err(EINVAL);
-    }
-    vm.ioeventfds()
-        .assign(doorbell, EventFd::from_fd(request.fd)?)?;
-    Ok(0)
 }
 
 fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
