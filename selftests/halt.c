@@ -3,7 +3,7 @@
  * A vCPU in HLT: each thing that is to wake it does, nothing else does, and the
  * timer of the local APIC is neither early nor late. Two vCPUs of a guest that
  * knows of KVM kick one another, and send IPIs by hypercall; one ends interrupts
- * without an exit.
+ * without an exit, and is told when it was preempted.
  */
 #include <linux/kvm_para.h>
 #include <pthread.h>
@@ -523,6 +523,55 @@ TEST(pv_eoi)
 	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
 	for (i = 0; i < 8; i++)
 		EXPECT_EQ(*(uint32_t *)(lapic.regs + 0x100 + i * 16), 0);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+#define STEAL		0x101000UL
+#define PREEMPTED	(*(volatile uint8_t *)(vm.mem + STEAL + 16))
+
+GUEST_CODE(spin, 64,
+	"	sti\n"
+	"1:	cmpq $0, 0x100810\n"
+	"	je 1b\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+/*
+ * A vCPU whose thread lost its CPU is said to be preempted, and forgets its
+ * translations before it runs again if another vCPU asked for that.
+ */
+TEST(preempted)
+{
+	unsigned int i, seen = 0;
+	struct runner runner;
+	struct vcpu vcpu;
+	long flushes;
+	struct vm vm;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		SKIP(return, "the vCPU would have a CPU of its own");
+	ASSERT_TRUE(create(&vm));
+	vm_load(&vm, CODE_GPA, spin);
+	add_vcpu(&vcpu, &vm, 0, CODE_GPA);
+	vcpu_set_msr(&vcpu, MSR_KVM_STEAL_TIME, STEAL | 1);
+	start(&runner, &vcpu);
+	for (i = 0; i < 200 && seen < 20; i++) {
+		usleep(1000);
+		/* This thread has the only CPU. */
+		if (PREEMPTED != KVM_VCPU_PREEMPTED)
+			continue;
+		seen++;
+		flushes = module_stat("invvpid_single");
+		PREEMPTED |= KVM_VCPU_FLUSH_TLB;
+		usleep(1000);
+		EXPECT_EQ(PREEMPTED & KVM_VCPU_FLUSH_TLB, 0);
+		if (device_is_kvm_rs() && module_parameter("vpid") == 'Y')
+			EXPECT_GT(module_stat("invvpid_single"), flushes);
+	}
+	EXPECT_EQ(seen, 20);
+	*vm_u64(&vm, STARTED) = 1;
+	pthread_join(runner.thread, NULL);
+	EXPECT_EQ(runner.result, 0);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }

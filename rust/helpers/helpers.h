@@ -52,6 +52,7 @@ int kvm_rs_handle_guest_work(void);
 bool kvm_rs_signal_pending(void);
 bool kvm_rs_single_task_running(void);
 bool kvm_rs_may_poll(void);
+bool kvm_rs_is_to_give_way(void);
 bool kvm_rs_is_runnable(void);
 struct pid *kvm_rs_current_pid(void);
 struct pid *kvm_rs_current_pid_get(void);

@@ -181,6 +181,12 @@ bool kvm_rs_may_poll(void)
 	return single_task_running() && !need_resched();
 }
 
+/* Whether the scheduler wants this CPU for another task. */
+bool kvm_rs_is_to_give_way(void)
+{
+	return read_thread_flags() & (_TIF_NEED_RESCHED | _TIF_NEED_RESCHED_LAZY);
+}
+
 /* Whether the current task, which is scheduled out, goes on as soon as it gets a CPU. */
 bool kvm_rs_is_runnable(void)
 {

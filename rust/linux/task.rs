@@ -50,6 +50,13 @@ pub(crate) fn may_poll() -> bool {
     unsafe { bindings::kvm_rs_may_poll() }
 }
 
+/// Returns whether the current task is about to lose its CPU to another one.
+#[inline]
+pub(crate) fn is_to_give_way() -> bool {
+    // SAFETY: Looking at the current task's flags has no preconditions.
+    unsafe { bindings::kvm_rs_is_to_give_way() }
+}
+
 /// A thread, which may be gone.
 ///
 /// # Invariants

@@ -20,6 +20,7 @@ use crate::{
         PAGE_SIZE, //
     },
 };
+use core::ffi::c_void;
 use kernel::{
     prelude::*,
     uaccess::{
@@ -104,6 +105,26 @@ impl GuestMemory {
             rest = tail;
         }
         Ok(())
+    }
+
+    /// Writes a byte without sleeping, on behalf of a vCPU that may have a ring.
+    ///
+    /// Fails as [`Self::write`], and where the client's memory is not there right now.
+    pub(crate) fn try_write_byte(&self, gpa: Gpa, byte: u8, ring: Option<&DirtyRing>) -> Result {
+        let slots = self.snapshot();
+        let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
+        check_room(slot, ring)?;
+        // CAST: The kernel runs in 64-bit mode only.
+        let address = hva.value() as usize as *mut c_void;
+        // SAFETY: The function takes any address, and `byte` is valid for reads.
+        let failed =
+            unsafe { kernel::bindings::copy_to_user_nofault(address, (&raw const byte).cast(), 1) };
+        slot.mark_dirty(gpa.gfn(), ring);
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(EFAULT)
+        }
     }
 
     /// Returns the word at `gpa`. Fails as [`Self::read`].

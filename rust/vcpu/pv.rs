@@ -10,7 +10,10 @@ use super::{
     Vcpu, //
 };
 use crate::{
-    linux::clock::run_delay,
+    linux::{
+        clock::run_delay,
+        task, //
+    },
     vm::{
         clock::Scale,
         Vm, //
@@ -36,6 +39,8 @@ pub(crate) enum Feature {
     Eoi = 6,
     /// A halted vCPU can be woken by another one.
     Unhalt = 7,
+    /// Flushes of a vCPU that is preempted, left to the host.
+    TlbFlush = 9,
     /// IPIs to many vCPUs at once.
     SendIpi = 11,
     /// The guest says whether halted vCPUs poll.
@@ -55,6 +60,7 @@ pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
     | 1 << Feature::StealTime as u32
     | 1 << Feature::Eoi as u32
     | 1 << Feature::Unhalt as u32
+    | 1 << Feature::TlbFlush as u32
     | 1 << Feature::SendIpi as u32
     | 1 << Feature::PollControl as u32
     | 1 << Feature::SchedYield as u32
@@ -65,6 +71,12 @@ pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
 const ENABLED: u64 = 1;
 /// Bits of the steal-time MSR that must be 0.
 const STEAL_RESERVED: u64 = 0x3e;
+/// In the area of stolen time: the byte that tells whether the vCPU is preempted.
+const PREEMPTED_OFFSET: u64 = 16;
+/// Flag of that byte: it is.
+const PREEMPTED: u8 = 1 << 0;
+/// Flag of that byte: the guest wants the vCPU's translations flushed before it runs again.
+const FLUSH_TLB: u8 = 1 << 1;
 /// Flag of the clock: its pair of counter and time is that of all vCPUs.
 const STABLE: u8 = 1 << 0;
 /// Flag of the clock: the client stopped the guest for a while. The guest clears it.
@@ -80,11 +92,18 @@ pub(crate) struct Pv {
     last_delay: u64,
     wall_clock: Option<u64>,
     stopped: bool,
+    /// The guest was told that the vCPU is preempted.
+    preempted: bool,
     /// The guest polls itself, so that the host need not.
     guest_polls: bool,
 }
 
 impl Pv {
+    /// Returns the address of the area of stolen time.
+    fn steal_area(&self) -> Gpa {
+        Gpa::new(self.steal_time & !(STEAL_RESERVED | ENABLED))
+    }
+
     /// Returns whether the host may poll in the place of a halted vCPU.
     pub(super) fn host_polls(&self) -> bool {
         !self.guest_polls
@@ -181,6 +200,20 @@ impl State {
         Ok(())
     }
 
+    /// Tells the guest that the vCPU is preempted, if its thread is about to lose its CPU.
+    ///
+    /// To be called between two instructions of the guest only: another vCPU may then leave it to the
+    /// host to forget a translation, which an instruction that is half done might still use.
+    #[inline]
+    pub(crate) fn note_preemption(&mut self, vm: &Vm, vcpu: &Vcpu) {
+        let pv = &mut self.pv;
+        if pv.steal_time & ENABLED != 0 && !pv.preempted && task::is_to_give_way() {
+            let gpa = offset(pv.steal_area(), PREEMPTED_OFFSET);
+            let written = vm.memory().try_write_byte(gpa, PREEMPTED, vcpu.ring());
+            pv.preempted = written.is_ok();
+        }
+    }
+
     /// Notes that the client stopped the guest for a while; `EINVAL` if it has no clock.
     pub(crate) fn note_stopped(&mut self, vcpu: &Vcpu) -> Result {
         if self.pv.system_time & ENABLED == 0 {
@@ -205,7 +238,8 @@ impl Owned {
             self.with_vmcs(|vmcs, state| state.catch_up_tsc(vmcs));
             self.write_clock(vm);
         }
-        if self.state.pv.steal_time & ENABLED != 0 && run_delay() != self.state.pv.last_delay {
+        let pv = &self.state.pv;
+        if pv.steal_time & ENABLED != 0 && (pv.preempted || run_delay() != pv.last_delay) {
             self.write_steal_time(vm);
         }
     }
@@ -260,20 +294,51 @@ impl Owned {
     }
 
     fn write_steal_time(&mut self, vm: &Vm) {
-        let gpa = Gpa::new(self.state.pv.steal_time & !(STEAL_RESERVED | ENABLED));
+        let gpa = self.state.pv.steal_area();
+        // The vCPU runs: it is not preempted.
+        match take_preempted(vm, gpa) {
+            Ok(preempted) => {
+                self.state.pv.preempted = false;
+                if preempted & FLUSH_TLB != 0 && self.state.has_pv(Feature::TlbFlush) {
+                    self.state.owed.vpid = true;
+                }
+            }
+            // A guest that names no memory is told nothing.
+            Err(_) => return,
+        }
         let delay = run_delay();
         let stolen = delay.wrapping_sub(self.state.pv.last_delay);
         let written = versioned(vm, gpa, 8, |vm| {
             let memory = vm.memory();
             let steal: u64 = memory.read_word(gpa)?;
-            // The vCPU runs: it is not preempted.
-            memory.write(offset(gpa, 16), &[0])?;
             memory.write(gpa, &steal.wrapping_add(stolen).to_le_bytes())
         });
         if written.is_ok() {
             self.state.pv.last_delay = delay;
         }
     }
+}
+
+/// Returns what is in the byte that tells whether the vCPU is preempted, having cleared it.
+///
+/// Other vCPUs add a flag for as long as the first is set, so this is one access.
+fn take_preempted(vm: &Vm, area: Gpa) -> Result<u8> {
+    /// A guest that writes there all the time gets its flush without being asked.
+    const ATTEMPTS: u32 = 16;
+    let memory = vm.memory();
+    let gpa = offset(area, PREEMPTED_OFFSET);
+    let mut old: u8 = memory.read_word(gpa)?;
+    for _ in 0..ATTEMPTS {
+        if old == 0 {
+            return Ok(0);
+        }
+        match memory.compare_exchange(gpa, old, 0)? {
+            Ok(()) => return Ok(old),
+            Err(now) => old = now,
+        }
+    }
+    memory.write(gpa, &[0])?;
+    Ok(FLUSH_TLB)
 }
 
 /// Returns the address `by` bytes further.

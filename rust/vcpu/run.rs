@@ -268,8 +268,11 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         let (vmcs, state) = owned.load(&preempt);
         state.has_run = true;
         let step = run_exits(vm, vcpu, &vmcs, state, &preempt);
-        if let Step::Later(_) = step {
-            state.fetch(&vmcs);
+        match step {
+            Step::Later(_) => state.fetch(&vmcs),
+            // The thread may lose its CPU as soon as preemption is on.
+            Step::Resume => state.note_preemption(vm, vcpu),
+            Step::ToUser => {}
         }
         step
     };
