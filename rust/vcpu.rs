@@ -22,7 +22,7 @@ mod events;
 mod exits;
 pub(crate) mod guest_debug;
 mod halt;
-mod hypercall;
+pub(crate) mod hypercall;
 pub(crate) mod interrupt;
 mod io;
 mod msr;

@@ -1519,6 +1519,74 @@ static void test_irqs(struct table *t)
 	}
 }
 
+/* Registers by their names, what CPUID is emulated, and what the client may ask to be told. */
+static void test_one_reg(struct table *t)
+{
+	const uint64_t names[] = {
+		0, KVM_X86_REG_MSR(0x174), KVM_X86_REG_MSR(0x174) ^ KVM_REG_SIZE_U64,
+		KVM_X86_REG_MSR(0x174) | KVM_REG_SIZE_U8 << 0, KVM_X86_REG_MSR(0x174) | 1UL << 40,
+		KVM_X86_REG_MSR(0x174) | 1UL << 48, KVM_X86_REG_MSR(0x12345678),
+		KVM_X86_REG_MSR(0x10a), KVM_X86_REG_MSR(0x48), KVM_X86_REG_KVM(0),
+		KVM_X86_REG_KVM(1), KVM_REG_ARM64 | KVM_REG_SIZE_U64, ~0UL,
+		KVM_X86_REG_MSR(0xc0000080),
+	};
+	static const uint64_t addresses[] = { 0, 1, 0x7ead00000000, 0xffff888000000000 };
+	struct kvm_cpuid2 *cpuid = (struct kvm_cpuid2 *)buffer;
+	struct kvm_enable_cap cap = {};
+	uint64_t value, list[2];
+	unsigned int i, k;
+
+	fresh(t);
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		struct kvm_one_reg reg = { .id = names[i], .addr = (uint64_t)&value };
+
+		value = i;
+		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_SET_ONE_REG, (long)&reg),
+		       "SET_ONE_REG %#lx", names[i]);
+		value = 0;
+		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_ONE_REG, (long)&reg),
+		       "GET_ONE_REG %#lx", names[i]);
+		record(t, STRICT, names[i] == KVM_X86_REG_MSR(0x10a) ? 0 : value,
+		       "value of %#lx", names[i]);
+		for (k = 0; k < ARRAY_SIZE(addresses); k++) {
+			reg.addr = addresses[k];
+			record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_SET_ONE_REG, (long)&reg),
+			       "SET_ONE_REG %#lx from %#lx", names[i], addresses[k]);
+			record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_ONE_REG, (long)&reg),
+			       "GET_ONE_REG %#lx to %#lx", names[i], addresses[k]);
+		}
+	}
+	for (i = 0; i < 3; i++) {
+		list[0] = i;
+		record(t, STRICT, try_ioctl(t->vcpu.fd, KVM_GET_REG_LIST, (long)list),
+		       "GET_REG_LIST %u", i);
+		record(t, STRICT, list[0], "GET_REG_LIST %u: registers", i);
+	}
+	for (i = 0; i < 8; i++) {
+		memset(buffer, 0, 65536);
+		cpuid->nent = i < 6 ? i : i == 6 ? 257 : ~0U;
+		if (i == 5)
+			cpuid->entries[3].padding[2] = 1;
+		record(t, STRICT, try_ioctl(t->vm.dev, KVM_GET_EMULATED_CPUID, (long)cpuid),
+		       "GET_EMULATED_CPUID %u", i);
+		record(t, STRICT, cpuid->nent, "GET_EMULATED_CPUID %u: leaves", i);
+		for (k = 0; k < 4; k++)
+			record(t, STRICT, cpuid->entries[k].function ^ cpuid->entries[k].eax << 4 ^
+			       cpuid->entries[k].ecx ^ (uint64_t)cpuid->entries[k].flags << 32,
+			       "GET_EMULATED_CPUID %u: leaf %u", i, k);
+	}
+	for (i = 0; i < 16; i++) {
+		cap.args[0] = i < 3 ? i : i == 15 ? ~0UL : 1UL << (i * 4);
+		cap.cap = KVM_CAP_EXIT_HYPERCALL;
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&cap),
+		       "EXIT_HYPERCALL %#llx", cap.args[0]);
+		cap.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
+		record(t, STRICT, try_ioctl(t->vm.fd, KVM_ENABLE_CAP, (long)&cap),
+		       "EXIT_ON_EMULATION_FAILURE %#llx", cap.args[0]);
+	}
+	drop(t);
+}
+
 static void fill_table(struct table *t, const char *path)
 {
 	t->path = path;
@@ -1542,6 +1610,7 @@ static void fill_table(struct table *t, const char *path)
 	test_sregs(t);
 	test_cpuid(t);
 	test_msrs(t);
+	test_one_reg(t);
 	test_vcpu_small(t);
 	test_state(t);
 	test_irqs(t);

@@ -15,6 +15,7 @@ use crate::{
     memory::MAX_RING_BYTES,
     vcpu::{
         guest_debug,
+        hypercall,
         tsc,
         COALESCED_PAGE, //
     },
@@ -114,6 +115,10 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_X86_MSR_FILTER
         | KVM_CAP_SYS_ATTRIBUTES
         | KVM_CAP_VCPU_ATTRIBUTES
+        | KVM_CAP_EXT_EMUL_CPUID
+        | KVM_CAP_ONE_REG
+        | KVM_CAP_LAST_CPU
+        | KVM_CAP_NOP_IO_DELAY
         | KVM_CAP_DISABLE_QUIRKS
         | KVM_CAP_VM_DISABLE_NX_HUGE_PAGES
         | KVM_CAP_HLT
@@ -125,6 +130,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         // CAST: A few bits, and small numbers.
         KVM_CAP_X2APIC_API => X2APIC_API as i32,
         KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,
+        KVM_CAP_EXIT_HYPERCALL => hypercall::FOR_CLIENT as i32,
         KVM_CAP_TSC_CONTROL | KVM_CAP_VM_TSC_CONTROL => {
             i32::from(tsc::can_scale(&hypervisor.capabilities))
         }

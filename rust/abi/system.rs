@@ -96,6 +96,7 @@ impl SystemFile {
                 Ok(MAPPING_SIZE as isize)
             }
             KVM_RS_IOCTL_GET_SUPPORTED_CPUID => self.supported_cpuid(argument),
+            KVM_RS_IOCTL_GET_EMULATED_CPUID => self.emulated_cpuid(argument),
             KVM_RS_IOCTL_GET_MSR_INDEX_LIST => {
                 msr_list::write_saved(argument, &self.hypervisor.model.features)
             }
@@ -137,6 +138,32 @@ impl SystemFile {
         uaccess::write_list(entries_address(argument)?, entries)?;
         // CAST: At most MAX_ENTRIES.
         header.nent = count as u32;
+        uaccess::write(argument, &header)?;
+        Ok(0)
+    }
+}
+
+impl SystemFile {
+    fn emulated_cpuid(&self, argument: usize) -> Result<isize> {
+        let mut header: kvm_cpuid2 = uaccess::read(argument)?;
+        if header.nent < 1 {
+            return Err(E2BIG);
+        }
+        let room = (header.nent as usize).min(cpuid::MAX_ENTRIES);
+        let address = entries_address(argument)?;
+        // The client must have cleared what has no meaning yet.
+        let given: KVVec<CpuidEntry> = uaccess::read_list(address, room).map_err(|_| EINVAL)?;
+        if given.iter().any(|entry| entry.padding != [0; 3]) {
+            return Err(EINVAL);
+        }
+        let entries = self.hypervisor.model.emulated();
+        // KVM looks for more leaves, and wants room for one.
+        if room <= entries.len() {
+            return Err(E2BIG);
+        }
+        uaccess::write_list(address, &entries)?;
+        // CAST: A few.
+        header.nent = entries.len() as u32;
         uaccess::write(argument, &header)?;
         Ok(0)
     }

@@ -2,12 +2,12 @@
 
 //! The ioctls of a vCPU.
 
+mod msr;
 pub(super) mod state;
 
 use super::{
     command::command,
     convert,
-    msr_list,
     stats_fd::VcpuStats,
     system::entries_address, //
 };
@@ -44,8 +44,6 @@ use crate::{
             self,
             CpuidEntry, //
         },
-        guest_msr::MsrError,
-        msr_index, //
     }, //
 };
 use kernel::{
@@ -168,8 +166,21 @@ fn dispatch(
         KVM_RS_IOCTL_SET_CPUID => set_cpuid(vm, vcpu, owned, argument)?,
         KVM_RS_IOCTL_SET_CPUID2 => set_cpuid2(vm, vcpu, owned, argument)?,
         KVM_RS_IOCTL_GET_CPUID2 => get_cpuid2(vm, vcpu, owned, argument)?,
-        KVM_RS_IOCTL_GET_MSRS => return get_msrs(vm, vcpu, owned, argument),
-        KVM_RS_IOCTL_SET_MSRS => return set_msrs(vm, vcpu, owned, argument),
+        KVM_RS_IOCTL_GET_MSRS => return msr::get(vm, vcpu, owned, argument),
+        KVM_RS_IOCTL_SET_MSRS => return msr::set(vm, vcpu, owned, argument),
+        KVM_RS_IOCTL_GET_ONE_REG => {
+            let register = command!(KVM_RS_IOCTL_GET_ONE_REG: kvm_one_reg).read(argument)?;
+            msr::get_one(vm, vcpu, owned, &register)?;
+        }
+        KVM_RS_IOCTL_SET_ONE_REG => {
+            let register = command!(KVM_RS_IOCTL_SET_ONE_REG: kvm_one_reg).read(argument)?;
+            msr::set_one(vm, vcpu, owned, &register)?;
+        }
+        KVM_RS_IOCTL_GET_REG_LIST => {
+            // Of registers that are no MSRs there is none.
+            let _room: u64 = uaccess::read(argument)?;
+            uaccess::write(argument, &0u64)?;
+        }
         KVM_RS_IOCTL_GET_XCRS => {
             let mut xcrs: kvm_xcrs = uaccess::zeroed();
             xcrs.nr_xcrs = 1;
@@ -342,37 +353,6 @@ fn get_cpuid2(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Resul
     // CAST: At most MAX_ENTRIES.
     header.nent = entries.len() as u32;
     uaccess::write(argument, &header)
-}
-
-fn get_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
-    let features = &vm.hypervisor().model.features;
-    msr_list::access(argument, true, |entry| {
-        let index = entry.index;
-        let result = owned.with_vmcs(|vmcs, state| state.read_msr(vm, vcpu, vmcs, index, true));
-        entry.data = match result {
-            Ok(value) => value,
-            Err(MsrError::Unknown) if msr_index::is_forgiven(index, 0, features) => 0,
-            Err(_) => return None,
-        };
-        Some(())
-    })
-}
-
-fn set_msrs(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
-    let features = &vm.hypervisor().model.features;
-    msr_list::access(argument, false, |entry| {
-        let (index, data) = (entry.index, entry.data);
-        if !owned.may_set_msr(vm, vcpu, index, data) {
-            return None;
-        }
-        let result =
-            owned.with_vmcs(|vmcs, state| state.write_msr(vm, vcpu, vmcs, index, data, true));
-        match result {
-            Ok(()) => Some(()),
-            Err(MsrError::Unknown) if msr_index::is_forgiven(index, data, features) => Some(()),
-            Err(_) => None,
-        }
-    })
 }
 
 fn set_xcrs(owned: &mut Owned, argument: usize) -> Result {

@@ -27,7 +27,10 @@ use crate::{
         Logging,
         Region, //
     },
-    vcpu::tsc::requested_khz,
+    vcpu::{
+        hypercall,
+        tsc::requested_khz, //
+    },
     vm::{
         bus::Space,
         coalesced::Zone,
@@ -327,6 +330,13 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
         }
         KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
+        KVM_CAP_EXIT_HYPERCALL => {
+            let hypercalls = u32::try_from(argument).map_err(|_| EINVAL)?;
+            if hypercalls & !hypercall::FOR_CLIENT != 0 {
+                return Err(EINVAL);
+            }
+            vm.settings().set_user_hypercalls(hypercalls);
+        }
         KVM_CAP_EXIT_ON_EMULATION_FAILURE if argument > 1 => return Err(EINVAL),
         KVM_CAP_EXIT_ON_EMULATION_FAILURE => {
             vm.settings().set_exit_on_emulation_failure(argument != 0);

@@ -201,6 +201,11 @@ impl Instruction {
         self.length
     }
 
+    /// Returns whether it is MOVBE.
+    pub(crate) const fn is_movbe(&self) -> bool {
+        matches!(self.operation, Operation::MoveSwapped)
+    }
+
     /// Returns whether the instruction accesses one place in memory and no other, as far as data are
     /// concerned: the address that an exit tells is that of this place.
     pub(crate) const fn accesses_one_place(&self) -> bool {

@@ -54,6 +54,7 @@ plain!(
     bindings::kvm_irqfd,
     bindings::kvm_mp_state,
     bindings::kvm_msi,
+    bindings::kvm_one_reg,
     bindings::kvm_pre_fault_memory,
     bindings::kvm_rs_coalesced_zone,
     bindings::kvm_msr_entry,

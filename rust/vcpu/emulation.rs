@@ -455,7 +455,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                     return Ok(Next::Resume);
                 }
                 Err(Refused::Unsupported(bytes)) => {
-                    return Ok(cannot_emulate(vm, vcpu, owned, &bytes));
+                    return Ok(give_up(vm, vcpu, owned, &bytes));
                 }
             },
         };
@@ -495,7 +495,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                 let bytes = context
                     .fetch(vm, owned.state.fetched_rip())
                     .unwrap_or(([0; MAX_INSTRUCTION], 0));
-                return Ok(cannot_emulate(vm, vcpu, owned, &bytes));
+                return Ok(give_up(vm, vcpu, owned, &bytes));
             }
         }
     }
@@ -703,70 +703,81 @@ fn ask(vcpu: &Vcpu, exit: DeviceExit) -> Option<Asked> {
     }
 }
 
-/// Deals with an instruction that cannot be emulated, of which these are the bytes.
-///
-/// The client is told of those of user code only if it asked for it. Else, if it runs the guest again
-/// without a change, or is not told, the guest gets an exception.
-fn cannot_emulate(
+/// Gives up an instruction that cannot be emulated: the guest gets #UD, and the client is told if it was
+/// the guest's kernel, or wants to know in any case (KVM_CAP_EXIT_ON_EMULATION_FAILURE: instead of #UD).
+fn give_up(
     vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    bytes: &([u8; MAX_INSTRUCTION], usize),
+) -> Next {
+    if vm.settings().exits_on_emulation_failure() {
+        return cannot_emulate(vcpu, owned, bytes);
+    }
+    owned.state.raise(Exception::invalid_opcode());
+    if owned.with_vmcs(|vmcs, state| state.cpl(vmcs)) == 0 {
+        cannot_emulate(vcpu, owned, bytes)
+    } else {
+        Next::Resume
+    }
+}
+
+/// Reports an instruction that cannot be emulated, with its bytes if there are any, and the exit that led
+/// to it.
+fn cannot_emulate(
     vcpu: &Vcpu,
     owned: &mut Owned,
     &(bytes, len): &([u8; MAX_INSTRUCTION], usize),
 ) -> Next {
-    if !vm.settings().exits_on_emulation_failure() {
-        owned.state.raise(Exception::invalid_opcode());
-        if owned.with_vmcs(|vmcs, state| state.cpl(vmcs)) != 0 {
-            return Next::Resume;
-        }
-    }
-    // The layout of kvm_run's emulation_failure: flags, then the size and the bytes.
-    let mut packed = [0; 16];
+    // The layout of kvm_run's emulation_failure: flags, then the size and the bytes, no-operations
+    // behind them.
+    let mut packed = [0x90; 16];
     if let Some((size, rest)) = packed.split_first_mut() {
         // CAST: At most 15.
         *size = len as u8;
-        for (target, source) in rest.iter_mut().zip(bytes) {
+        for (target, source) in rest.iter_mut().zip(bytes.into_iter().take(len)) {
             *target = source;
         }
     }
-    let mut details = [
-        u64::from(bindings::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES),
-        0,
-        0,
-    ];
-    for (word, chunk) in details.iter_mut().skip(1).zip(packed.chunks_exact(8)) {
+    let [mut first, mut second] = [0; 2];
+    for (word, chunk) in [&mut first, &mut second]
+        .into_iter()
+        .zip(packed.chunks_exact(8))
+    {
         *word = chunk.try_into().map_or(0, u64::from_le_bytes);
     }
-    vcpu.run_page()
-        .set_internal_error(bindings::KVM_INTERNAL_ERROR_EMULATION, &details);
-    Next::ToUser
-}
-
-/// Finishes a load or store after the client has done its access.
-pub(crate) fn complete_remainder(
-    vcpu: &Vcpu,
-    owned: &mut Owned,
-    remainder: Remainder,
-    read: Option<(Gpa, usize)>,
-    [rip, next_rip]: [u64; 2],
-) {
-    let mut data = [0; 8];
-    if let Some((gpa, len)) = read {
-        data = vcpu.run_page().mmio_data();
-        tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
-    }
-    owned.with_vmcs(|vmcs, state| {
-        // The client may have moved the guest elsewhere; then the instruction is abandoned.
-        if state.rip(vmcs) != rip {
-            return;
-        }
-        if let Remainder::Load(load) = remainder {
-            let register = usize::from(load.register());
-            let old = state.gpr_with(vmcs, register);
-            state.set_gpr(register, load.apply(old, data));
-        }
-        state.set_rip(next_rip);
-        state.finish_instruction(vmcs);
+    let reason = u64::from(owned.state.regs.exit_reason);
+    let [qualification, vectoring, info, code] = owned.with_vmcs(|vmcs, _| {
+        let info = vmcs.read(field::VM_EXIT_INTERRUPTION_INFO);
+        let event = EventInfo::of_exit(vmcs);
+        [
+            vmcs.read(field::EXIT_QUALIFICATION).0,
+            u64::from(vmcs.read(field::IDT_VECTORING_INFO)),
+            u64::from(info),
+            event.error_code.map_or(0, u64::from),
+        ]
     });
+    let flag = u64::from(bindings::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES);
+    let details = if len == 0 {
+        [0, reason, qualification, vectoring, info, code, 0, 0]
+    } else {
+        [
+            flag,
+            first,
+            second,
+            reason,
+            qualification,
+            vectoring,
+            info,
+            code,
+        ]
+    };
+    let count = if len == 0 { 6 } else { 8 };
+    vcpu.run_page().set_internal_error(
+        bindings::KVM_INTERNAL_ERROR_EMULATION,
+        details.get(..count).unwrap_or(&[]),
+    );
+    Next::ToUser
 }
 
 /// Finishes an access to a device after the client has done it.
@@ -794,7 +805,7 @@ pub(crate) fn complete(
         return Ok(Next::Resume);
     }
     if !log.push(Done { data }) {
-        return Ok(cannot_emulate(vm, vcpu, owned, &([0; MAX_INSTRUCTION], 0)));
+        return Ok(cannot_emulate(vcpu, owned, &([0; MAX_INSTRUCTION], 0)));
     }
     emulate(vm, vcpu, owned, Start::Resume(instruction, log, known))
 }

@@ -169,7 +169,7 @@ pub(crate) fn handle(
         Exit::NmiWindow | Exit::TprBelowThreshold => Step::Resume,
         Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
         Exit::Xsetbv => xsetbv(vmcs, state),
-        Exit::Vmcall => state.hypercall(vm, vmcs, false),
+        Exit::Vmcall => state.hypercall(vm, vcpu, vmcs, false),
         Exit::VmxInstruction(_) | Exit::Foreign => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
         Exit::Rdpmc => raise(state, Exception::general_protection()),
@@ -472,8 +472,7 @@ fn exception(
             });
             Step::Resume
         }
-        Vector::UD if vm.settings().has(Quirk::FixHypercall) => Step::Later(Later::InvalidOpcode),
-        Vector::UD => raise(state, Exception::invalid_opcode()),
+        Vector::UD => Step::Later(Later::InvalidOpcode),
         Vector::PF if state.is_shadow() => {
             let code = event.error_code.unwrap_or(0);
             let access = FaultAccess::of_page_fault(code);
@@ -538,7 +537,7 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         }),
         Later::Hypercall => {
             vm.update_destinations();
-            owned.with_vmcs(|vmcs, state| state.hypercall(vm, vmcs, true));
+            owned.with_vmcs(|vmcs, state| state.hypercall(vm, vcpu, vmcs, true));
             Ok(Next::Resume)
         }
         Later::Spin => {
@@ -550,7 +549,7 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
             vcpu.yield_to(vm, id);
             Ok(Next::Resume)
         }
-        Later::InvalidOpcode => hypercall::fix(vm, owned),
+        Later::InvalidOpcode => hypercall::fix(vm, vcpu, owned),
     }
 }
 

@@ -161,6 +161,11 @@ pub(crate) enum Pending {
         /// RIP of the instruction, and of the next.
         rip: [u64; 2],
     },
+    /// A hypercall that the client does.
+    Hypercall {
+        /// Length of the instruction.
+        length: u32,
+    },
     /// An instruction that is executed in software and accesses a device.
     Mmio {
         /// The instruction.

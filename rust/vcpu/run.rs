@@ -169,6 +169,10 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             emulation::complete_remainder(vcpu, owned, remainder, read, rip);
             Ok(Next::Resume)
         }
+        Some(Pending::Hypercall { length }) => {
+            owned.with_vmcs(|vmcs, state| state.complete_hypercall(vcpu, vmcs, length));
+            Ok(Next::Resume)
+        }
         Some(Pending::Mmio {
             instruction,
             rip,

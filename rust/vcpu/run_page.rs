@@ -283,6 +283,21 @@ impl RunPage {
         set!(self.__bindgen_anon_1.tpr_access.is_write = u32::from(write));
     }
 
+    /// Sets up KVM_EXIT_HYPERCALL.
+    pub(crate) fn set_hypercall(&self, number: u64, arguments: [u64; 6], flags: u64) {
+        self.set_exit_reason(bindings::KVM_EXIT_HYPERCALL);
+        set!(self.__bindgen_anon_1.hypercall.nr = number);
+        set!(self.__bindgen_anon_1.hypercall.args = arguments);
+        // Clients that do not know of it leave it as it is.
+        set!(self.__bindgen_anon_1.hypercall.ret = 0);
+        set!(self.__bindgen_anon_1.hypercall.__bindgen_anon_1.flags = flags);
+    }
+
+    /// Returns what the client wants a hypercall to return.
+    pub(crate) fn hypercall_result(&self) -> u64 {
+        get!(self.__bindgen_anon_1.hypercall.ret)
+    }
+
     /// Sets up KVM_EXIT_SYSTEM_EVENT or another exit without details.
     pub(crate) fn set_plain(&self, reason: u32) {
         self.set_exit_reason(reason);

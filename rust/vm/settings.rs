@@ -115,6 +115,8 @@ pub(crate) struct Settings {
     bus_cycle_ns: Atomic<u64>,
     /// The longest time that halted vCPUs poll, in nanoseconds, or [`NOT_SET`].
     halt_poll_ns: Atomic<u64>,
+    /// Hypercalls that go to the client, a bit for each number.
+    user_hypercalls: Atomic<u32>,
     #[pin]
     msr_filter: SpinLock<Option<Arc<MsrFilter>>>,
 }
@@ -130,6 +132,7 @@ impl Settings {
             suppression: Atomic::new(0),
             bus_cycle_ns: Atomic::new(1),
             halt_poll_ns: Atomic::new(NOT_SET),
+            user_hypercalls: Atomic::new(0),
             msr_filter <- new_spinlock!(None),
         })
     }
@@ -212,6 +215,16 @@ impl Settings {
     /// Sets the nanoseconds of an undivided count of the local APICs' timers, for new vCPUs.
     pub(super) fn set_bus_cycle_ns(&self, ns: NonZeroU64) {
         self.bus_cycle_ns.store(ns.get(), Relaxed);
+    }
+
+    /// Returns whether this hypercall goes to the client.
+    pub(crate) fn asks_user_for_hypercall(&self, number: u32) -> bool {
+        self.user_hypercalls.load(Relaxed) & 1u32.checked_shl(number).unwrap_or(0) != 0
+    }
+
+    /// Sets which hypercalls go to the client, a bit for each number.
+    pub(crate) fn set_user_hypercalls(&self, hypercalls: u32) {
+        self.user_hypercalls.store(hypercalls, Relaxed);
     }
 
     /// Returns the MSR filter.

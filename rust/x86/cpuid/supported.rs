@@ -14,6 +14,7 @@ use super::{
         Word, //
     },
     xstate::XstateLayout,
+    CpuidEntry,
     HostCpuid,
     Reg, //
 };
@@ -261,6 +262,31 @@ impl Model {
             features: supported.features(host),
             layout: XstateLayout::read(host),
         }
+    }
+}
+
+impl Model {
+    /// Returns whether RDPID is executed in software where the CPU does not have it: the MSR that it
+    /// reads must be kept.
+    #[must_use]
+    pub(crate) fn emulates_rdpid(&self) -> bool {
+        self.features.has(Feature::RDTSCP)
+    }
+
+    /// Returns the features that the module executes in software, whatever the CPU has
+    /// (KVM_GET_EMULATED_CPUID): leaves 0, 1 and 7.
+    #[must_use]
+    pub(crate) fn emulated(&self) -> [CpuidEntry; 3] {
+        let rdpid = if self.emulates_rdpid() {
+            Feature::RDPID.mask()
+        } else {
+            0
+        };
+        [
+            CpuidEntry::new(0, 0, [7, 0, 0, 0]),
+            CpuidEntry::new(1, 0, [0, 0, Feature::MOVBE.mask(), 0]),
+            CpuidEntry::new(7, 0, [0, 0, rdpid, 0]),
+        ]
     }
 }
 
