@@ -6,6 +6,7 @@
 use crate::{
     linux::{
         cpu_call,
+        debugfs,
         host::{
             self,
             HostConstants, //
@@ -62,6 +63,8 @@ pub(crate) struct Hypervisor {
     pub(crate) self_snoop: bool,
     /// The host runs in a virtual machine itself.
     pub(crate) virtualized: bool,
+    /// The module's folder in debugfs.
+    pub(crate) debugfs: Arc<debugfs::Root>,
     /// IA32_ARCH_CAPABILITIES of guests: what this host can promise.
     pub(crate) arch_capabilities: u64,
     _mitigations: Mitigations,
@@ -165,6 +168,7 @@ impl Hypervisor {
             physical_bits,
             self_snoop: cpu_call::has(Feature::SELFSNOOP),
             virtualized: cpu_call::has(Feature::HYPERVISOR),
+            debugfs: debugfs::Root::new(c"kvm-rs")?,
             arch_capabilities: speculation::arch_capabilities(),
             _mitigations: mitigations,
         };

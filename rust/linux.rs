@@ -8,6 +8,7 @@
 pub(crate) mod anon_inode;
 pub(crate) mod clock;
 pub(crate) mod cpu_call;
+pub(crate) mod debugfs;
 pub(crate) mod eventfd;
 pub(crate) mod fpu;
 pub(crate) mod guest;

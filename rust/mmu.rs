@@ -248,12 +248,26 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     remote: Arc<R>,
 }
 
-impl<R: RemoteFlush> Mmu<R> {
-    /// Returns how many entries are in the tables now.
-    pub(crate) fn mapped(&self) -> PageCounts {
-        with_core!(self, core => core.direct.stats().mapped())
+/// What can be counted of the entries in a VM's tables.
+pub(crate) trait Entries: Send + Sync {
+    /// Returns how many there are now.
+    fn mapped(&self) -> PageCounts;
+
+    /// Returns how many tables there are where larger pages could be, but for an execution.
+    fn splits_for_execution(&self) -> u64;
+}
+
+impl<F: EntryFormat, R: RemoteFlush> Entries for Core<F, R> {
+    fn mapped(&self) -> PageCounts {
+        self.direct.stats().mapped()
     }
 
+    fn splits_for_execution(&self) -> u64 {
+        self.direct.for_execution()
+    }
+}
+
+impl<R: RemoteFlush> Mmu<R> {
     /// Returns an MMU without memory, for guests of the calling process.
     ///
     /// `remote` flushes the vCPUs of the VM. Sleeps; fails with `ENOMEM`, `EINTR` or `ESRCH`.
@@ -318,9 +332,12 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.small_execution.store(false, Relaxed));
     }
 
-    /// Returns how many tables there are where larger pages could be, but for an execution.
-    pub(crate) fn splits_for_execution(&self) -> u64 {
-        with_core!(self, core => core.direct.for_execution())
+    /// Returns what can be counted of the entries, without keeping the VM.
+    pub(crate) fn entries(&self) -> Arc<dyn Entries> {
+        match &self.0 {
+            Formats::Ept(registered) => registered.core.clone(),
+            Formats::Shadow(registered) => registered.core.clone(),
+        }
     }
 
     /// Lets the guest's PAT decide about the types of memory that is mapped from now on.

@@ -38,6 +38,7 @@ pub(crate) mod state;
 pub(crate) mod stats;
 mod tracing;
 pub(crate) mod tsc;
+pub(crate) mod view;
 mod yielding;
 
 pub(crate) use self::{
@@ -55,6 +56,7 @@ use self::{
     restricted::Nonpaged,
     state::State,
     stats::Registered,
+    view::View,
     yielding::{
         Runner,
         Scheduling, //
@@ -168,6 +170,7 @@ pub(crate) struct Vcpu {
     id: u32,
     bootstrap: bool,
     doorbell: Arc<Doorbell>,
+    view: Arc<View>,
     run_page: RunPage,
     controller: Option<Arc<InterruptController>>,
     vpid: Option<Vpid>,
@@ -227,6 +230,7 @@ impl Vcpu {
             runner: None,
         };
         let scheduling = Scheduling::new(doorbell.clone());
+        let view = owned.state.view.clone();
         let number = vpid.as_ref().map(Vpid::number);
         let registers = controller.as_ref().map(|controller| controller.page());
         owned.with_vmcs(|vmcs, state| {
@@ -238,6 +242,7 @@ impl Vcpu {
                 id,
                 bootstrap,
                 doorbell,
+                view,
                 run_page: RunPage::new()?,
                 controller,
                 vpid,
@@ -289,6 +294,11 @@ impl Vcpu {
     /// Returns the vCPU's number, which its local APIC starts with as its ID.
     pub(crate) fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Returns what debugfs shows of it.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.clone()
     }
 
     /// Returns whether this is the vCPU that boots.

@@ -12,12 +12,16 @@
 //! 5. the spinlock of the PICs; that of the I/O APIC, then that of [`Vcpus`]
 //! 6. a vCPU's doorbell (`vcpu/request`)
 //!
+//! The mutex of what debugfs shows is taken with none of these held; who reads there takes the spinlock of
+//! [`Vcpus`].
+//!
 //! A VM lives as long as one of its files: its own, each vCPU's and those of its memory hold a count. It
 //! belongs to the address space of the process that made it; all but closing is refused to others.
 
 pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
+pub(crate) mod debugfs;
 pub(crate) mod destinations;
 mod guest_memfd;
 mod internal_memory;
@@ -32,6 +36,11 @@ use self::{
     bus::Bus,
     clock::Clock,
     coalesced::Coalesced,
+    debugfs::{
+        Counters,
+        Shown,
+        Source, //
+    },
     destinations::Destinations,
     internal_memory::{
         InternalMemory,
@@ -130,6 +139,14 @@ pub(crate) struct RemoteFlushes {
 }
 
 impl Vcpus {
+    /// Returns how often all vCPUs were made to forget translations.
+    pub(crate) fn flushes(&self) -> RemoteFlushes {
+        RemoteFlushes {
+            requested: self.flushes.load(Relaxed),
+            kicked: self.flush_kicks.load(Relaxed),
+        }
+    }
+
     fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             list <- new_spinlock!(KVVec::new()),
@@ -313,6 +330,9 @@ pub(crate) struct Vm {
     wall_clock: Atomic<u64>,
     /// Where the TSS of real mode is, or [`NO_TSS`].
     tss_address: Atomic<u64>,
+    /// What debugfs has of the VM.
+    #[pin]
+    shown: Mutex<Option<Shown>>,
     _notifiers: PreemptNotifiers,
 }
 
@@ -363,6 +383,7 @@ impl Vm {
                 clock <- new_spinlock!(Clock::new()),
                 wall_clock: Atomic::new(0),
                 tss_address: Atomic::new(NO_TSS),
+                shown <- new_mutex!(None),
                 _notifiers: PreemptNotifiers::enable(),
             }? Error),
             GFP_KERNEL_ACCOUNT,
@@ -759,11 +780,29 @@ impl Vm {
         self.creator
     }
 
-    /// Returns how often all vCPUs were made to forget translations.
-    pub(crate) fn flushes(&self) -> RemoteFlushes {
-        RemoteFlushes {
-            requested: self.vcpus.flushes.load(Relaxed),
-            kicked: self.vcpus.flush_kicks.load(Relaxed),
+    /// Returns what the VM's statistics are made of.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            vcpus: self.vcpus.clone(),
+            entries: self.mmu.entries(),
+        }
+    }
+
+    /// Shows the VM in debugfs, with these statistics, under the number of its file descriptor.
+    ///
+    /// Another VM may be there with this number: it lives on by a vCPU's file. Then this one is not
+    /// shown, nor is it if there is no memory for that.
+    pub(crate) fn show<'a>(&self, fd: u32, statistics: impl Iterator<Item = (&'a str, Source)>) {
+        let root = &self.hypervisor.debugfs;
+        let shown = Shown::new(root, self.creator, fd, &self.counters(), statistics);
+        *self.shown.lock() = shown.ok();
+    }
+
+    /// Shows a vCPU in debugfs, if the VM is there.
+    pub(crate) fn show_vcpu(&self, vcpu: &Vcpu) {
+        if let Some(shown) = &mut *self.shown.lock() {
+            // Without memory for it, it is not shown.
+            let _ = shown.add_vcpu(vcpu, self.capabilities());
         }
     }
 

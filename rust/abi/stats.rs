@@ -12,10 +12,7 @@ use crate::{
     }, //
 };
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
+    debugfs::File,
     fmt,
     prelude::*,
     sync::{
@@ -29,7 +26,6 @@ use kernel::{
 pub(crate) struct StatsFiles {
     #[pin]
     stats: File<Source>,
-    _directory: Dir,
 }
 
 /// Where the numbers come from.
@@ -38,10 +34,9 @@ struct Source(Arc<Hypervisor>);
 impl StatsFiles {
     /// Returns an initialiser that shows the statistics.
     pub(crate) fn new(hypervisor: Arc<Hypervisor>) -> impl PinInit<Self, Error> {
-        let directory = Dir::new(c"kvm-rs");
+        let folder = hypervisor.debugfs.clone();
         try_pin_init!(Self {
-            stats <- directory.read_callback_file(c"stats", Source(hypervisor), &show),
-            _directory: directory,
+            stats <- folder.dir().read_callback_file(c"stats", Source(hypervisor), &show),
         }? Error)
     }
 }

@@ -19,7 +19,13 @@ use crate::{
         stats::Event,
         Vcpu, //
     },
-    vm::Vm,
+    vm::{
+        debugfs::{
+            Counters,
+            Source, //
+        },
+        Vm, //
+    },
     vmx::exit::reason, //
 };
 use kernel::{
@@ -122,17 +128,19 @@ impl<T> Stat<T> {
 }
 
 /// The statistics of a VM.
-static VM: [Stat<Vm>; 6] = [
-    Stat::cumulative("remote_tlb_flush", |vm| vm.flushes().kicked),
-    Stat::cumulative("remote_tlb_flush_requests", |vm| vm.flushes().requested),
-    Stat::instant("nx_lpage_splits", |vm| vm.mmu().splits_for_execution()),
-    Stat::instant("pages_4k", |vm| vm.mmu().mapped().pages_4k),
-    Stat::instant("pages_2m", |vm| vm.mmu().mapped().pages_2m),
-    Stat::instant("pages_1g", |vm| vm.mmu().mapped().pages_1g),
+static VM: &[Stat<Counters>] = &[
+    Stat::cumulative("remote_tlb_flush", |vm| vm.vcpus.flushes().kicked),
+    Stat::cumulative("remote_tlb_flush_requests", |vm| {
+        vm.vcpus.flushes().requested
+    }),
+    Stat::instant("nx_lpage_splits", |vm| vm.entries.splits_for_execution()),
+    Stat::instant("pages_4k", |vm| vm.entries.mapped().pages_4k),
+    Stat::instant("pages_2m", |vm| vm.entries.mapped().pages_2m),
+    Stat::instant("pages_1g", |vm| vm.entries.mapped().pages_1g),
 ];
 
 /// The statistics of a vCPU.
-static VCPU: [Stat<Vcpu>; 25] = [
+static VCPU: &[Stat<Vcpu>] = &[
     Stat::cumulative("halt_successful_poll", |vcpu| {
         vcpu.events(Event::HaltSuccessfulPoll)
     }),
@@ -160,6 +168,8 @@ static VCPU: [Stat<Vcpu>; 25] = [
     Stat::cumulative("pf_fixed", |vcpu| vcpu.events(Event::FaultFixed)),
     Stat::cumulative("pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
     Stat::cumulative("pf_spurious", |vcpu| vcpu.events(Event::FaultSpurious)),
+    Stat::cumulative("pf_fast", |vcpu| vcpu.events(Event::FaultFast)),
+    Stat::cumulative("pf_guest", |vcpu| vcpu.events(Event::FaultOfGuest)),
     Stat::cumulative("tlb_flush", |vcpu| vcpu.events(Event::TlbFlush)),
     Stat::cumulative("exits", Vcpu::all_exits),
     Stat::cumulative("io_exits", |vcpu| vcpu.exits(reason::IO)),
@@ -172,8 +182,28 @@ static VCPU: [Stat<Vcpu>; 25] = [
     Stat::cumulative("halt_exits", |vcpu| vcpu.exits(reason::HLT)),
     Stat::cumulative("request_irq_exits", |vcpu| vcpu.events(Event::WindowToUser)),
     Stat::cumulative("irq_exits", |vcpu| vcpu.exits(reason::EXTERNAL_INTERRUPT)),
+    Stat::cumulative("host_state_reload", |vcpu| vcpu.host_switch().reloads()),
+    Stat::cumulative("fpu_reload", |vcpu| vcpu.events(Event::FpuReloaded)),
+    Stat::cumulative("insn_emulation", |vcpu| vcpu.events(Event::Emulated)),
+    Stat::cumulative("insn_emulation_fail", |vcpu| {
+        vcpu.events(Event::EmulationFailed)
+    }),
     Stat::cumulative("hypercalls", |vcpu| vcpu.exits(reason::VMCALL)),
+    Stat::cumulative("irq_injections", |vcpu| {
+        vcpu.events(Event::InterruptInjected)
+    }),
+    Stat::cumulative("nmi_injections", |vcpu| vcpu.events(Event::NmiInjected)),
+    Stat::cumulative("req_event", |vcpu| vcpu.events(Event::DeliveryRequested)),
 ];
+
+/// Returns all statistics for debugfs: those of a VM, and those of its vCPUs.
+pub(super) fn for_debugfs() -> impl Iterator<Item = (&'static str, Source)> {
+    let of_vm = VM.iter().map(|stat| (stat.name, Source::Vm(stat.value)));
+    let of_vcpus = VCPU
+        .iter()
+        .map(|stat| (stat.name, Source::Vcpus(stat.value)));
+    Iterator::chain(of_vm, of_vcpus)
+}
 
 /// The file of a VM's statistics.
 pub(super) struct VmStats {
@@ -217,7 +247,12 @@ impl FileObject for VmStats {
     type Pointer = Arc<Self>;
 
     fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
-        copy(&contents(&this.name, &VM, &this.vm)?, offset, address, size)
+        copy(
+            &contents(&this.name, VM, &this.vm.counters())?,
+            offset,
+            address,
+            size,
+        )
     }
 }
 
@@ -228,7 +263,7 @@ impl FileObject for VcpuStats {
 
     fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
         copy(
-            &contents(&this.name, &VCPU, &this.vcpu)?,
+            &contents(&this.name, VCPU, &this.vcpu)?,
             offset,
             address,
             size,

@@ -7,6 +7,7 @@ use super::{
     command::command,
     device_attr,
     msr_list,
+    stats_fd,
     vm::VmFile, //
 };
 use crate::{
@@ -120,8 +121,11 @@ impl SystemFile {
         if kind != KVM_X86_DEFAULT_VM as usize {
             return Err(EINVAL);
         }
-        let vm = Vm::new(self.hypervisor.clone())?;
-        let fd = anon_inode::install::<VmFile>(c"kvm-rs-vm", vm)?;
+        let fd = anon_inode::install_with::<VmFile>(c"kvm-rs-vm", |fd| {
+            let vm = Vm::new(self.hypervisor.clone())?;
+            vm.show(fd, stats_fd::for_debugfs());
+            Ok(vm)
+        })?;
         Ok(fd as isize)
     }
 

@@ -264,6 +264,7 @@ fn create_vcpu(vm: ArcBorrow<'_, Vm>, id: usize) -> Result<isize> {
     };
     // Without a file nobody could use the vCPU, and its number would be taken for ever.
     let fd = install().inspect_err(|_| vm.remove_vcpu(&vcpu))?;
+    vm.show_vcpu(&vcpu);
     Ok(fd as isize)
 }
 

@@ -193,6 +193,8 @@ bool kvm_rs_area_is_shared_data(const struct vm_area_struct *area, unsigned long
 				unsigned long *count);
 struct file *kvm_rs_fault_file(const struct vm_fault *fault);
 int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *operations, void *data);
+struct file *kvm_rs_anon_inode_getfile(const char *name, const struct file_operations *operations,
+				       void *data);
 int kvm_rs_anon_inode_getfd_pread(const char *name, const struct file_operations *operations,
 				  void *data);
 int kvm_rs_mutex_lock_killable(struct mutex *mutex);

@@ -104,6 +104,20 @@ int kvm_rs_anon_inode_getfd(const char *name, const struct file_operations *oper
 }
 
 /**
+ * kvm_rs_anon_inode_getfile() - Likewise, without a file descriptor
+ * @name:	Name shown in /proc
+ * @operations:	What the file does
+ * @data:	Its private data
+ *
+ * Return: The file, or a negative errno as a pointer; then @data is still the caller's.
+ */
+struct file *kvm_rs_anon_inode_getfile(const char *name, const struct file_operations *operations,
+				       void *data)
+{
+	return anon_inode_getfile(name, operations, data, O_RDWR);
+}
+
+/**
  * kvm_rs_anon_inode_getfd_pread() - Likewise, a file that can only be read, at any offset
  * @name:	Name shown in /proc
  * @operations:	What the file does

@@ -9,6 +9,7 @@ use core::{
 };
 use kernel::{
     bindings as kernel_bindings,
+    error::from_err_ptr,
     ffi::{
         c_char,
         c_long,
@@ -16,8 +17,13 @@ use kernel::{
         c_ulong,
         c_void, //
     },
+    fs::{
+        file::FileDescriptorReservation,
+        File, //
+    },
     module::this_module,
     prelude::*,
+    sync::aref::ARef,
     types::ForeignOwnable, //
 };
 
@@ -246,4 +252,33 @@ pub(crate) fn install<T: FileObject>(name: &CStr, object: T::Pointer) -> Result<
         return Err(Error::from_errno(fd));
     }
     Ok(fd)
+}
+
+/// Opens a file in the current process, with this name in /proc, for the object that `make` gives when it
+/// is told the number of the file descriptor.
+///
+/// Returns the file descriptor, which is closed on exec.
+pub(crate) fn install_with<T: FileObject>(
+    name: &CStr,
+    make: impl FnOnce(u32) -> Result<T::Pointer>,
+) -> Result<i32> {
+    let reservation = FileDescriptorReservation::get_unused_fd_flags(kernel_bindings::O_CLOEXEC)?;
+    let fd = reservation.reserved_fd();
+    let data: *mut c_void = make(fd)?.into_foreign();
+    let operations: &'static kernel_bindings::file_operations = &Operations::<T>::FILE;
+    // SAFETY: The operations are static and know `data`, which is theirs from here on.
+    let file = unsafe { bindings::kvm_rs_anon_inode_getfile(name.as_char_ptr(), operations, data) };
+    let file = from_err_ptr(file).and_then(|file| NonNull::new(file).ok_or(ENOMEM));
+    let file = match file {
+        Ok(file) => file,
+        Err(error) => {
+            // SAFETY: No file was made, so the pointer is still ours.
+            drop(unsafe { <T::Pointer as ForeignOwnable>::from_foreign(data) });
+            return Err(error);
+        }
+    };
+    // SAFETY: The reference to the new file is ours, and nobody has its position locked.
+    reservation.fd_install(unsafe { ARef::from_raw(file.cast::<File>()) });
+    // CAST: File descriptors are not negative.
+    Ok(fd as i32)
 }

@@ -436,6 +436,9 @@ pub(crate) enum Start {
 /// was executed in the mode that the guest was in, and the guest may be in another one after. A
 /// repeated string instruction goes on until something else wants the vCPU.
 pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> Result<Next> {
+    if !matches!(start, Start::Resume(..)) {
+        vcpu.count_event(Event::Emulated);
+    }
     let (mut accessed, mut resume) = match start {
         Start::Fetch => (None, None),
         Start::Access(gpa, write) => (Some(Known::by_exit(gpa, write)), None),
@@ -711,6 +714,7 @@ fn give_up(
     owned: &mut Owned,
     bytes: &([u8; MAX_INSTRUCTION], usize),
 ) -> Next {
+    vcpu.count_event(Event::EmulationFailed);
     if vm.settings().exits_on_emulation_failure() {
         return cannot_emulate(vcpu, owned, bytes);
     }
@@ -778,6 +782,34 @@ fn cannot_emulate(
         details.get(..count).unwrap_or(&[]),
     );
     Next::ToUser
+}
+
+/// Finishes a load or store after the client has done its access.
+pub(crate) fn complete_remainder(
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    remainder: Remainder,
+    read: Option<(Gpa, usize)>,
+    [rip, next_rip]: [u64; 2],
+) {
+    let mut data = [0; 8];
+    if let Some((gpa, len)) = read {
+        data = vcpu.run_page().mmio_data();
+        tracing::mmio(MMIO_READ, gpa.value(), data.get(..len).unwrap_or(&data));
+    }
+    owned.with_vmcs(|vmcs, state| {
+        // The client may have moved the guest elsewhere; then the instruction is abandoned.
+        if state.rip(vmcs) != rip {
+            return;
+        }
+        if let Remainder::Load(load) = remainder {
+            let register = usize::from(load.register());
+            let old = state.gpr_with(vmcs, register);
+            state.set_gpr(register, load.apply(old, data));
+        }
+        state.set_rip(next_rip);
+        state.finish_instruction(vmcs);
+    });
 }
 
 /// Finishes an access to a device after the client has done it.

@@ -8,6 +8,7 @@
 
 use super::{
     state::State,
+    stats::Event,
     tracing,
     Vcpu, //
 };
@@ -234,6 +235,7 @@ impl State {
             if !injected && blocking & BLOCKING == 0 {
                 tracing::injection(vcpu, &EventInfo::nmi(), false);
                 self.inject_event(vmcs, EventInfo::nmi(), 0);
+                vcpu.count_event(Event::NmiInjected);
                 self.events.nmis -= 1;
                 injected = true;
             }
@@ -254,6 +256,7 @@ impl State {
                     let event = EventInfo::interrupt(vector);
                     tracing::injection(vcpu, &event, false);
                     self.inject_event(vmcs, event, 0);
+                    vcpu.count_event(Event::InterruptInjected);
                 }
             }
             if vcpu.has_interrupt(self) {
@@ -269,7 +272,10 @@ impl State {
     /// Delivers an exception: what it leaves in registers, and the injection.
     fn deliver(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, exception: Exception) {
         match (exception.vector, exception.payload) {
-            (Vector::PF, Some(address)) => self.regs.cr2 = address as usize,
+            (Vector::PF, Some(address)) => {
+                vcpu.count_event(Event::FaultOfGuest);
+                self.regs.cr2 = address as usize;
+            }
             (Vector::DB, payload) => {
                 if let Some(payload) = payload {
                     self.debug.record(payload);

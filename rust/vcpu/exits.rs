@@ -256,6 +256,7 @@ fn start_fault(vm: &Vm, vcpu: &Vcpu, gpa: Gpa, access: FaultAccess) -> Step {
     if vm.mmu().disarm(gpa, access, vcpu.ring()) {
         vcpu.check_ring();
         vcpu.count_event(Event::FaultFixed);
+        vcpu.count_event(Event::FaultFast);
         return Step::Resume;
     }
     Step::Later(Later::Fault(gpa, access))

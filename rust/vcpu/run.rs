@@ -90,6 +90,7 @@ pub(crate) fn run(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
     owned.state.fpu.load();
     let result = run_with_fpu(vm, vcpu, owned);
     owned.state.fpu.unload();
+    vcpu.count_event(Event::FpuReloaded);
     owned.with_vmcs(|vmcs, state| {
         let if_flag = state.rflags(vmcs) & Rflags::IF.value() != 0;
         // PICs in the kernel ask nothing of the client.
@@ -218,6 +219,7 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
         vcpu.on_timer(state);
     }
     if taken.has(Request::Event) {
+        vcpu.count_event(Event::DeliveryRequested);
         state.events.nmis = state.events.nmis.saturating_add(vcpu.take_nmis()).min(2);
         vcpu.apply_signals(vm, owned);
     }

@@ -21,7 +21,11 @@ use super::{
         Nonpaged,
         Restricted, //
     },
-    tsc::GuestTsc, //
+    tsc::{
+        self,
+        GuestTsc, //
+    },
+    view::View, //
 };
 use crate::{
     hypervisor::Hypervisor,
@@ -188,6 +192,8 @@ pub(crate) struct State {
     pub(crate) inhibits_apic_access: bool,
     /// The time-stamp counter.
     pub(crate) tsc: GuestTsc,
+    /// What debugfs shows.
+    pub(crate) view: Arc<View>,
     /// What a guest that knows of KVM has.
     pub(crate) pv: Pv,
     /// IA32_TSC_ADJUST.
@@ -249,6 +255,7 @@ impl State {
             pv_eoi: PvEoi::default(),
             inhibits_apic_access: false,
             tsc: GuestTsc::of_host(),
+            view: View::new(tsc::UNITY)?,
             pv: Pv::default(),
             tsc_adjust: 0,
             pml: if hypervisor.capabilities.pml() {

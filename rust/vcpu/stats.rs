@@ -38,6 +38,22 @@ pub(crate) enum Event {
     MmioExit,
     /// KVM_RUN ended because a signal waits.
     SignalExit,
+    /// A fault was resolved by giving back what had been taken from an entry.
+    FaultFast,
+    /// The guest was given a page fault of its own tables.
+    FaultOfGuest,
+    /// An instruction was executed in software, or tried to be.
+    Emulated,
+    /// An instruction could not be.
+    EmulationFailed,
+    /// An interrupt was injected.
+    InterruptInjected,
+    /// An NMI was injected.
+    NmiInjected,
+    /// Another thread may have made an interrupt or NMI deliverable.
+    DeliveryRequested,
+    /// The host's FPU state was brought back.
+    FpuReloaded,
     /// The client was told that the guest takes interrupts.
     WindowToUser,
     /// A halted vCPU polled, and did not sleep.

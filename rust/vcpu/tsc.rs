@@ -32,7 +32,7 @@ use kernel::prelude::*;
 const TOLERANCE_PPM: u64 = 250;
 
 /// Bits behind the point of a ratio of frequencies.
-const FRACTION: u32 = 48;
+pub(crate) const FRACTION: u32 = 48;
 
 /// The ratio of equal frequencies.
 pub(crate) const UNITY: u64 = 1 << FRACTION;
@@ -150,6 +150,7 @@ impl State {
             return Err(EINVAL);
         };
         self.tsc.catch_up = None;
+        self.view.set_tsc_ratio(self.tsc.ratio);
         if can_scale(vm.capabilities()) {
             vmcs.write(field::TSC_MULTIPLIER, self.tsc.ratio);
         }
@@ -219,6 +220,7 @@ impl State {
         if behind as i64 > 0 {
             self.tsc.offset = self.tsc.offset.wrapping_add(behind);
             vmcs.write(field::TSC_OFFSET, self.tsc.offset);
+            self.view.set_tsc_offset(self.tsc.offset);
         }
     }
 
@@ -228,6 +230,7 @@ impl State {
             self.tsc.catch_up = Some((now_ns(), self.tsc.now()));
         }
         vmcs.write(field::TSC_OFFSET, offset);
+        self.view.set_tsc_offset(offset);
         vcpu.doorbell().set(Request::Clock);
         // A deadline is in guest time.
         vcpu.on_timer(self);

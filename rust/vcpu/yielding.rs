@@ -110,6 +110,7 @@ impl Vcpu {
 
     #[cold]
     fn change_runner(&self, owned: &mut Owned) {
+        self.view.set_pid(kernel::current!().pid());
         owned.runner = ThreadId::current();
         let old = core::mem::replace(&mut *self.runner.thread.lock(), owned.runner.clone());
         // Dropped outside the spinlock.

@@ -46,6 +46,10 @@ use crate::{
     }, //
 };
 use core::cell::Cell;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 
 /// IA32_STAR.
 const STAR: u32 = 0xc000_0081;
@@ -151,6 +155,8 @@ pub(crate) struct HostSwitch {
     segments: Cell<HostSegments>,
     guest: Cell<GuestMsrValues>,
     host: Cell<GuestMsrValues>,
+    /// How often the host's half was brought back. Only the vCPU's thread counts.
+    reloads: Atomic<u64>,
     /// What the VMCS has for FS: base and both selectors.
     written: Cell<(u64, u16, u16)>,
 }
@@ -169,6 +175,7 @@ impl HostSwitch {
             segments: Cell::new(HostSegments::default()),
             guest: Cell::new(GuestMsrValues::default()),
             host: Cell::new(GuestMsrValues::default()),
+            reloads: Atomic::new(0),
             written: Cell::new((0, 0, 0)),
         }
     }
@@ -242,8 +249,15 @@ impl HostSwitch {
             restore(TSC_AUX, guest.tsc_aux, host.tsc_aux);
         }
         host::restore_segments(&self.segments.take());
+        self.reloads
+            .store(self.reloads.load(Relaxed).wrapping_add(1), Relaxed);
         self.guest.set(guest);
         self.in_guest.set(false);
+    }
+
+    /// Returns how often the host's half was brought back.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.reloads.load(Relaxed)
     }
 
     /// Returns the guest's values. The host's half must be loaded (see [`HostSwitch::to_host`]).
