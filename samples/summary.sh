@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Shows the module's statistics as a table: exits by reason, EPT entries by size, VPIDs, flushes.
+# Shows the module's statistics as a table: exits by reason, EPT entries by size, VPIDs, what
+# FlexPriority left of the exits for the local APIC, flushes.
 # Wants a plain POSIX shell and awk, such as busybox's.
 #
 # usage: summary.sh [FILE]	(default: the module's file in debugfs, mounted if need be)
@@ -75,6 +76,12 @@ END {
 		pair("1 GiB", get("ept_1g"), get("ept_1g_mapped"))
 	heading("VPIDs", "now", "at most")
 	pair("in use", get("vpid_in_use"), get("vpid_max_in_use"))
+	# An access to the TPR that does not exit is seen by nobody, so none is counted.
+	if (get("exits_tpr_below_threshold") > 0 || get("exits_apic_access") > 0) {
+		print "\nFlexPriority"
+		row("TPR writes that exited", get("exits_tpr_below_threshold") + 0)
+		row("exits for other registers", get("exits_apic_access") + 0)
+	}
 	heading("TLB flushes", "one context", "all contexts")
 	pair("INVVPID", get("invvpid_single"), get("invvpid_all"))
 	pair("INVEPT", get("invept_single"), get("invept_all"))
