@@ -296,6 +296,10 @@ fn create_interrupt_controllers(vm: &VmFd) -> Result<()> {
         .context("cannot set the address of KVM's TSS")?;
     vm.create_irq_chip()
         .context("cannot create interrupt controllers")?;
+    // A guest that has the TSC-deadline timer can do without.
+    if !vm.check_extension(Cap::Pit2) {
+        return Ok(());
+    }
     vm.create_pit2(kvm_pit_config {
         flags: KVM_PIT_SPEAKER_DUMMY,
         ..Default::default()
