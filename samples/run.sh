@@ -31,6 +31,9 @@ show "vmm: a 64-bit guest on 2 MiB pages" \
 show "vmm: the same guest with 24 MiB on 4 KiB pages" \
 	"$here/vmm" --device "$device" --stats --memory 24 --pages 4k "$here/guest.elf"
 
+show "vmm: Linux with two vCPUs, a disk and a network card" \
+	"$here/linux.sh" "$device"
+
 # The in-tree KVM has no such statistics.
 if [ "$device" = /dev/kvm-rs ]; then
 	show "kvm_rs: what the module did for these guests" "$here/summary.sh"
