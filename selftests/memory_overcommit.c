@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Guests that have more than twice the memory that the host has left, while the host
- * swaps, compacts, merges equal pages and pages out: each guest sums up all of
- * its memory and changes it, and nothing may be lost.
+ * swaps, migrates pages to compact its memory, merges equal pages and separates them,
+ * makes large pages and breaks them, and pages out: each guest sums up all of its
+ * memory and changes it, and nothing may be lost.
  */
 #include <pthread.h>
 
@@ -11,12 +12,15 @@
 #include "vm.h"
 
 #define SLOT_GPA	0x40000000UL
-#define GUESTS		2
+#define GUESTS		4
+#define SMALL		2		/* so many of them are on small pages, which merge */
 #define ROUNDS		3
+#define MOST_ROUNDS	12		/* if the host is slow to disturb the guests */
 #define EVEN		1		/* the round in which even pages change */
 #define LEFT_KIB	(12 * 1024L)	/* what the host keeps for the guests */
 #define MIN_KIB		(8 * 1024L)
 #define RESERVE		"/proc/sys/vm/min_free_kbytes"
+#define TRACING		"/sys/kernel/tracing/"
 #define MERGED		"/sys/kernel/mm/ksm/pages_sharing"
 
 /*
@@ -37,6 +41,12 @@ static struct guest {
 } guests[GUESTS];
 static uint64_t pages;			/* of each guest */
 static volatile bool stop;
+static struct {
+	unsigned long turns;
+	unsigned long merges;		/* times that pages are merged after none was */
+	unsigned long collapsed;	/* times that small pages become a large one */
+	long merged;			/* most pages that were merged at a time */
+} seen;
 static unsigned long hogged;
 static char *hog;
 static long reserve;
@@ -130,12 +140,44 @@ static unsigned long swapped(void)
 	return ret;
 }
 
-/* Moves, merges and pages out what the guests use, as long as they run. */
+/* Sums up what the trace tells of migrated pages, or begins a new trace. */
+static unsigned long migrated(bool begin)
+{
+	FILE *trace = fopen(TRACING "trace", begin ? "w" : "r");
+	unsigned long ret = 0;
+	char line[512], *p;
+
+	if (!trace)
+		return 0;
+	while (!begin && fgets(line, sizeof(line), trace)) {
+		p = strstr(line, "nr_succeeded=");
+		if (p)
+			ret += strtoul(p + strlen("nr_succeeded="), NULL, 10);
+	}
+	fclose(trace);
+	write_file(TRACING "events/migrate/mm_migrate_pages/enable", begin ? "1" : "0");
+	return ret;
+}
+
+/* Notes how many pages are merged, after @before. */
+static long look_at_merged(long before)
+{
+	long merged = read_number(MERGED);
+
+	if (merged > 0 && before <= 0)
+		seen.merges++;
+	if (merged > seen.merged)
+		seen.merged = merged;
+	return merged;
+}
+
+/* Moves, merges, separates and pages out what the guests use, as long as they run. */
 static void *disturb(void *arg)
 {
-	unsigned long n = 0;
+	long merged = 0;
+	unsigned long n;
 
-	while (!stop) {
+	for (n = 0; !stop; seen.turns = ++n) {
 		struct guest *guest = &guests[n % GUESTS];
 		uint64_t at = n * 257 % pages;
 		uint64_t count = pages - at < 64 ? pages - at : 64;
@@ -143,10 +185,18 @@ static void *disturb(void *arg)
 		madvise(guest->mem + at * PAGE, count * PAGE, MADV_PAGEOUT);
 		if (n % 8 == 0)
 			write_file("/proc/sys/vm/compact_memory", "1");
-		if (n % 16 == 1)
-			madvise(guests[1].mem, pages * PAGE, MADV_COLLAPSE);
-		n++;
-		usleep(20000);
+		if (n % 4 == 1) {
+			guest = &guests[SMALL + n / 4 % (GUESTS - SMALL)];
+			seen.collapsed += !madvise(guest->mem, SZ_2M, MADV_COLLAPSE);
+		}
+		merged = look_at_merged(merged);
+		/* All that is merged is separated, and merging begins anew. */
+		if (n % 16 == 15) {
+			write_file("/sys/kernel/mm/ksm/run", "2");
+			merged = look_at_merged(merged);
+			write_file("/sys/kernel/mm/ksm/run", "1");
+		}
+		usleep(10000);
 	}
 	return NULL;
 }
@@ -160,6 +210,12 @@ static void *run_guest(void *arg)
 	return NULL;
 }
 
+/* Whether it went on for some time, and small pages became a large one. */
+static bool enough(void)
+{
+	return seen.turns >= 16 && seen.merged > 0 && seen.collapsed > 0;
+}
+
 /* A round of all guests. */
 static void run_round(struct __test_metadata *_metadata, uint64_t round)
 {
@@ -171,6 +227,8 @@ static void run_round(struct __test_metadata *_metadata, uint64_t round)
 		struct kvm_regs regs = vcpu_regs(&guests[n].vcpu);
 
 		regs.rip = CODE_GPA;
+		/* With interrupts on, so that the machine's come while the guest runs. */
+		regs.rflags = 0x202;
 		regs.rbx = SLOT_GPA;
 		regs.rcx = pages;
 		regs.r8 = round == EVEN;
@@ -202,9 +260,9 @@ static void start_guests(struct __test_metadata *_metadata)
 		vcpu_start(&guest->vcpu, &guest->vm, MODE_LONG);
 		vm_load(&guest->vm, CODE_GPA, sum_and_change);
 		guest->mem = memory_alloc(pages * PAGE, SZ_2M);
-		/* One on small pages that are merged, one on large ones. */
-		madvise(guest->mem, pages * PAGE, n ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-		if (!n)
+		/* Some on small pages that are merged, some on large ones. */
+		madvise(guest->mem, pages * PAGE, n < SMALL ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+		if (n < SMALL)
 			madvise(guest->mem, pages * PAGE, MADV_MERGEABLE);
 		ASSERT_EQ(vm_set_slot(&guest->vm, 1, 0, SLOT_GPA, pages * PAGE, guest->mem), 0);
 		for (page = 0; page < pages; page++) {
@@ -216,15 +274,16 @@ static void start_guests(struct __test_metadata *_metadata)
 
 TEST(nothing_is_lost)
 {
-	unsigned long out = 0;
+	unsigned long out = 0, moved;
 	uint64_t round, page;
 	unsigned int n, i;
-	long left, merged;
 	char text[32];
+	long left;
 	pthread_t thread;
 
 	if (!swap_available())
 		SKIP(return, "no swap, zram or ram disk");
+	migrated(true);
 	leave(LEFT_KIB);
 	left = meminfo("MemFree");
 	if (left < MIN_KIB)
@@ -239,25 +298,29 @@ TEST(nothing_is_lost)
 	start_guests(_metadata);
 	for (i = 0; i < 100 && !read_number(MERGED); i++)
 		usleep(20000);
-	merged = read_number(MERGED);
 	pthread_create(&thread, NULL, disturb, NULL);
-	for (round = 0; round < ROUNDS; round++) {
+	for (round = 0; round < ROUNDS || (round < MOST_ROUNDS && !enough()); round++) {
 		run_round(_metadata, round);
 		out += swapped();
 	}
 	stop = true;
 	pthread_join(thread, NULL);
-	printf("# %ld KiB left for guests of 2 * %lu pages: %lu pages in swap after rounds, %ld merged\n",
-	       left, pages, out, merged);
+	printf("# %ld KiB left for guests of %d * %lu pages: %lu pages in swap after rounds\n",
+	       left, GUESTS, pages, out);
+	moved = migrated(false);
+	printf("# %lu rounds and %lu turns: %lu migrated, %ld merged at most, %lu times anew, %lu large ones made\n",
+	       round, seen.turns, moved, seen.merged, seen.merges, seen.collapsed);
 	EXPECT_GT(out, 0);
-	EXPECT_NE(merged, 0);
+	if (!access(TRACING "trace", R_OK))
+		EXPECT_GT(moved, 0);
+	EXPECT_GT(seen.merged, 0);
 
 	/* The client finds what the guests left, and what they did not touch. */
 	for (n = 0; n < GUESTS; n++) {
 		for (page = 0; page < pages; page++) {
 			for (i = 0; i < WORDS; i++)
 				ASSERT_EQ(*word(&guests[n], page, i),
-					  value(n, page, i, ROUNDS))
+					  value(n, page, i, round))
 					TH_LOG("guest %u, page %lu, word %u", n, page, i);
 		}
 		vcpu_destroy(&guests[n].vcpu);
