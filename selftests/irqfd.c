@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "kselftest_harness.h"
-#include "vm.h"
+#include "irq.h"
 
 #define GSI		40
 #define VECTOR		0x60
@@ -344,6 +344,97 @@ TEST_F(irqfd, none_lost_while_they_change)
 	ASSERT_EQ(0, irqfd(&self->vm, self->fd, GSI, 0));
 	ASSERT_EQ(0, eventfd_write(self->fd, 1));
 	EXPECT_TRUE(reaches(&self->counters[0], interrupts + 1));
+}
+
+#define LEVEL_GSI	10
+
+static int share_line(struct vm *vm, int fd, int resample_fd)
+{
+	struct kvm_irqfd request = {
+		.fd = fd, .gsi = LEVEL_GSI, .flags = KVM_IRQFD_FLAG_RESAMPLE,
+		.resamplefd = resample_fd,
+	};
+
+	return try_ioctl(vm->fd, KVM_IRQFD, (unsigned long)&request);
+}
+
+/*
+ * Two devices share a level-triggered pin. Each end of an interrupt lowers the
+ * line and tells both; one that wants more raises it again.
+ */
+TEST(resample)
+{
+	struct kvm_irq_routing_entry pin =
+		irq_pin_route(LEVEL_GSI, KVM_IRQCHIP_IOAPIC, LEVEL_GSI);
+	struct runner runner = { 0 };
+	unsigned int i, k, busy;
+	int fds[2], tells[2];
+	struct vcpu vcpu;
+	struct vm vm;
+
+	vm_create(&vm, SZ_2M);
+	ASSERT_EQ(0, vm_create_irqchip(&vm));
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	irq_install_handlers(&vm);
+	irq_load_idt(&vcpu);
+	ASSERT_EQ(0, irq_set_routes(&vm, &pin, 1));
+	irq_set_entry(&vm, LEVEL_GSI, VECTOR | ENTRY_LEVEL);
+	for (i = 0; i < 2; i++) {
+		fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		tells[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		ASSERT_EQ(0, share_line(&vm, fds[i], tells[i]));
+	}
+	EXPECT_EQ(-EBUSY, share_line(&vm, fds[0], tells[0]));
+	vm_load(&vm, CODE_GPA, irq_guest_halt);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	runner.vcpu = &vcpu;
+	runner_start(&runner);
+	for (i = 1; i <= 50; i++) {
+		busy = i & 1;
+		ASSERT_EQ(0, eventfd_write(fds[busy], 1));
+		ASSERT_TRUE(irq_wait_count(&vm, VECTOR, i));
+		for (k = 0; k < 2; k++) {
+			uint64_t told = 0;
+			unsigned int tries;
+
+			for (tries = 0; tries < 20000 && !told; tries++) {
+				told = taken(tells[k]);
+				if (!told)
+					usleep(100);
+			}
+			ASSERT_EQ(1, told) TH_LOG("round %u, device %u", i, k);
+		}
+	}
+	/* It is down: nothing more comes, until one wants it. */
+	sleep_ms(20);
+	EXPECT_EQ(50, irq_count(&vm, VECTOR));
+	EXPECT_EQ(0, taken(tells[0]));
+	/* One goes, while its interrupt is on the line: it is the other's yet. */
+	ASSERT_EQ(0, irqfd(&vm, fds[0], LEVEL_GSI, DEASSIGN));
+	ASSERT_EQ(0, eventfd_write(fds[1], 1));
+	EXPECT_TRUE(irq_wait_count(&vm, VECTOR, 51));
+	sleep_ms(20);
+	EXPECT_EQ(0, taken(tells[0]));
+	EXPECT_EQ(1, taken(tells[1]));
+	/* The last one leaves the line down, and its eventfd closed is as good. */
+	runner_stop(&runner);
+	ASSERT_EQ(0, eventfd_write(fds[1], 1));
+	close(fds[1]);
+	sleep_ms(20);
+	runner_start(&runner);
+	sleep_ms(20);
+	EXPECT_GE(52, irq_count(&vm, VECTOR));
+	EXPECT_EQ(0, taken(tells[1]));
+	EXPECT_EQ(0, share_line(&vm, fds[0], tells[0]));
+	k = irq_count(&vm, VECTOR);
+	ASSERT_EQ(0, eventfd_write(fds[0], 1));
+	EXPECT_TRUE(irq_wait_count(&vm, VECTOR, k + 1));
+	runner_stop(&runner);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(fds[0]);
+	close(tells[0]);
+	close(tells[1]);
 }
 
 TEST(needs_a_controller)

@@ -13,6 +13,7 @@ use crate::{
             Doorbell,
             Kind, //
         },
+        irq,
         Vm, //
     }, //
 };
@@ -58,11 +59,16 @@ pub(super) fn irqfd(vm: &Vm, request: &kvm_irqfd) -> Result<isize> {
         return Ok(0);
     }
     let irqs = vm.irqs().ok_or(EINVAL)?;
-    if request.flags & KVM_IRQFD_FLAG_RESAMPLE != 0 {
+    let resample = request.flags & KVM_IRQFD_FLAG_RESAMPLE != 0;
+    if resample && irqs.kind() != irq::Kind::Full {
         // Only pins of controllers in the kernel tell when an interrupt has ended.
         return Err(EINVAL);
     }
-    vm.irqfds()
-        .assign(irqs, request.gsi, &EventFile::from_fd(fd)?)?;
+    let file = EventFile::from_fd(fd)?;
+    // CAST: As above.
+    let resample = resample
+        .then(|| EventFd::from_fd(request.resamplefd as i32))
+        .transpose()?;
+    vm.irqfds().assign(irqs, request.gsi, &file, resample)?;
     Ok(0)
 }

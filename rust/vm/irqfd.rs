@@ -10,12 +10,17 @@
 //!   assign() --> active --- deassign(), eventfd closed, VM's file closed --> dying --> gone
 //! ```
 //!
+//! Of a line that devices share, each has an irqfd of its own with a **resampler**: they raise the line
+//! together. When the guest ends the interrupt, the line goes down, and each device is told by another
+//! eventfd, to raise it again if it wants more.
+//!
 //! Who finds one active and marks it as dying has it removed: a client's thread does so itself, the
 //! closing of an eventfd, which cannot sleep, asks a work item to. An eventfd belongs to one irqfd at
 //! most, of any VM, until that is gone.
 
 use super::irq::{
     Irqs,
+    LineUser,
     Source, //
 };
 use crate::linux::{
@@ -35,6 +40,7 @@ use crate::linux::{
 };
 use kernel::{
     new_mutex,
+    new_spinlock,
     prelude::*,
     sync::{
         atomic::{
@@ -42,20 +48,88 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Mutex, //
+        Mutex,
+        SpinLock, //
     }, //
 };
 
-/// Raises and lowers a line.
+/// The devices that share a line, as who is told that its interrupt has ended.
+#[pin_data]
+struct Resampler {
+    irqs: Arc<Irqs>,
+    gsi: u32,
+    /// Who is told. Signalled with the lock held, so that it is over when one was removed.
+    #[pin]
+    eventfds: SpinLock<KVVec<Arc<EventFd>>>,
+}
+
+impl Resampler {
+    fn signal(&self) {
+        for eventfd in &*self.eventfds.lock() {
+            eventfd.signal();
+        }
+    }
+
+    /// Adds one. Additions and removals are locked out.
+    fn add(&self, eventfd: Arc<EventFd>) -> Result {
+        let len = self.eventfds.lock().len();
+        let mut larger = KVVec::with_capacity(len + 1, GFP_KERNEL_ACCOUNT)?;
+        for other in &*self.eventfds.lock() {
+            larger
+                .push_within_capacity(other.clone())
+                .map_err(|_| ENOMEM)?;
+        }
+        larger.push_within_capacity(eventfd).map_err(|_| ENOMEM)?;
+        let old = core::mem::replace(&mut *self.eventfds.lock(), larger);
+        // Freed outside the spinlock.
+        drop(old);
+        Ok(())
+    }
+
+    /// Removes one; returns whether there is none any more.
+    fn remove(&self, eventfd: &Arc<EventFd>) -> bool {
+        let mut eventfds = self.eventfds.lock();
+        // The caller holds it, so that nothing is freed here.
+        eventfds.retain(|other| !Arc::ptr_eq(other, eventfd));
+        eventfds.is_empty()
+    }
+}
+
+impl LineUser for Resampler {
+    fn acknowledged(&self) {
+        // Once for all of them: one that raises it again must not be undone.
+        self.irqs.set(Source::Resampler, self.gsi, false);
+        self.signal();
+    }
+
+    fn resample(&self) -> bool {
+        self.signal();
+        true
+    }
+}
+
+/// An irqfd's part in a resampler.
+#[derive(Clone)]
+struct Resample {
+    resampler: Arc<Resampler>,
+    eventfd: Arc<EventFd>,
+}
+
+/// Raises and lowers a line, or leaves it up for a resampler.
 struct Pulse {
     irqs: Arc<Irqs>,
     gsi: u32,
+    stays_up: bool,
 }
 
 impl Job for Pulse {
     fn run(&self) {
-        self.irqs.set(Source::Client, self.gsi, true);
-        self.irqs.set(Source::Client, self.gsi, false);
+        if self.stays_up {
+            self.irqs.set(Source::Resampler, self.gsi, true);
+        } else {
+            self.irqs.set(Source::Client, self.gsi, true);
+            self.irqs.set(Source::Client, self.gsi, false);
+        }
     }
 }
 
@@ -68,21 +142,29 @@ struct Line {
     /// For what cannot be done in the writer's context.
     #[pin]
     pulse: Work<Pulse>,
+    resample: Option<Resample>,
     reaper: Arc<Work<Reaper>>,
 }
 
 impl Line {
     /// Returns an initialiser.
-    fn new(irqs: Arc<Irqs>, gsi: u32, reaper: Arc<Work<Reaper>>) -> impl PinInit<Self> {
+    fn new(
+        irqs: Arc<Irqs>,
+        gsi: u32,
+        resample: Option<Resample>,
+        reaper: Arc<Work<Reaper>>,
+    ) -> impl PinInit<Self> {
         let pulse = Pulse {
             irqs: irqs.clone(),
             gsi,
+            stays_up: resample.is_some(),
         };
         pin_init!(Self {
             irqs,
             gsi,
             dying: Atomic::new(false),
             pulse <- new_work!(pulse, c"kvm_rs_irqfd"),
+            resample,
             reaper,
         })
     }
@@ -110,10 +192,59 @@ impl PinnedDrop for Line {
 }
 
 /// The irqfds of a VM that are not gone.
+struct Members {
+    watches: KVVec<Pin<KBox<Watch<Line>>>>,
+    resamplers: KVVec<Arc<Resampler>>,
+}
+
+impl Members {
+    /// Has the device of an irqfd told by `eventfd` when interrupts of the line end.
+    fn join(&mut self, irqs: &Arc<Irqs>, gsi: u32, eventfd: EventFd) -> Result<Resample> {
+        let eventfd = Arc::new(eventfd, GFP_KERNEL_ACCOUNT)?;
+        let found = self.resamplers.iter().find(|other| other.gsi == gsi);
+        let resampler = match found {
+            Some(resampler) => resampler.clone(),
+            None => {
+                self.resamplers.reserve(1, GFP_KERNEL_ACCOUNT)?;
+                let resampler = Arc::pin_init(
+                    pin_init!(Resampler {
+                        irqs: irqs.clone(),
+                        gsi,
+                        eventfds <- new_spinlock!(KVVec::new()),
+                    }),
+                    GFP_KERNEL_ACCOUNT,
+                )?;
+                irqs.add_line_user(gsi, resampler.clone())?;
+                self.resamplers
+                    .push_within_capacity(resampler.clone())
+                    .map_err(|_| ENOMEM)?;
+                resampler
+            }
+        };
+        resampler.add(eventfd.clone())?;
+        Ok(Resample { resampler, eventfd })
+    }
+
+    /// Undoes [`Members::join`].
+    fn leave(&mut self, Resample { resampler, eventfd }: Resample) {
+        if !resampler.remove(&eventfd) {
+            return;
+        }
+        let (irqs, gsi) = (&resampler.irqs, resampler.gsi);
+        // Without memory, it stays to be joined by the next one.
+        if irqs.remove_line_user(gsi, &*resampler).is_ok() {
+            self.resamplers
+                .retain(|other| !Arc::ptr_eq(other, &resampler));
+        }
+        irqs.set(Source::Resampler, gsi, false);
+    }
+}
+
+/// The irqfds of a VM.
 #[pin_data]
 struct List {
     #[pin]
-    watches: Mutex<KVVec<Pin<KBox<Watch<Line>>>>>,
+    members: Mutex<Members>,
 }
 
 impl List {
@@ -121,9 +252,19 @@ impl List {
     /// delivered.
     fn reap(&self, chosen: impl Fn(&Watch<Line>) -> bool) {
         // Held until they are gone: whoever marked others waits here for those, too.
-        self.watches
-            .lock()
-            .retain(|watch| !(watch.target().dying.load(Relaxed) || chosen(watch)));
+        let mut members = self.members.lock();
+        let mut index = 0;
+        while let Some(watch) = members.watches.get(index) {
+            if !(watch.target().dying.load(Relaxed) || chosen(watch)) {
+                index += 1;
+                continue;
+            }
+            let resample = watch.target().resample.clone();
+            drop(members.watches.remove(index));
+            if let Some(resample) = resample {
+                members.leave(resample);
+            }
+        }
     }
 }
 
@@ -147,7 +288,10 @@ impl IrqFds {
     pub(super) fn new() -> Result<Self> {
         let list = Arc::pin_init(
             pin_init!(List {
-                watches <- new_mutex!(KVVec::new()),
+                members <- new_mutex!(Members {
+                    watches: KVVec::new(),
+                    resamplers: KVVec::new(),
+                }),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
@@ -158,18 +302,39 @@ impl IrqFds {
         Ok(Self { list, reaper })
     }
 
-    /// Has what is written to an eventfd interrupt the guest through `gsi`.
+    /// Has what is written to an eventfd interrupt the guest through `gsi`; with `resample`, the line stays
+    /// up until the guest has ended its interrupt, and that eventfd is signalled then.
     ///
     /// `EBUSY` if the eventfd belongs to an irqfd already.
-    pub(crate) fn assign(&self, irqs: &Arc<Irqs>, gsi: u32, file: &EventFile) -> Result {
-        let line = Line::new(irqs.clone(), gsi, self.reaper.clone());
-        let mut watches = self.list.watches.lock();
-        watches.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let watch = KBox::pin_init(Watch::new(file, line), GFP_KERNEL_ACCOUNT)?;
+    pub(crate) fn assign(
+        &self,
+        irqs: &Arc<Irqs>,
+        gsi: u32,
+        file: &EventFile,
+        resample: Option<EventFd>,
+    ) -> Result {
+        let mut members = self.list.members.lock();
+        members.watches.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let resample = resample
+            .map(|eventfd| members.join(irqs, gsi, eventfd))
+            .transpose()?;
+        let line = Line::new(irqs.clone(), gsi, resample.clone(), self.reaper.clone());
+        let watch = match KBox::pin_init(Watch::new(file, line), GFP_KERNEL_ACCOUNT) {
+            Ok(watch) => watch,
+            Err(error) => {
+                if let Some(resample) = resample {
+                    members.leave(resample);
+                }
+                return Err(error);
+            }
+        };
         if watch.was_pending() {
             watch.target().pulse.queue();
         }
-        watches.push_within_capacity(watch).map_err(|_| ENOMEM)
+        members
+            .watches
+            .push_within_capacity(watch)
+            .map_err(|_| ENOMEM)
     }
 
     /// Undoes [`IrqFds::assign`] for an eventfd and a GSI. On return, no interrupt comes from it any more;
