@@ -19,6 +19,7 @@ mod eventfd;
 mod irq;
 mod msr_filter;
 mod msr_list;
+mod pit;
 pub(crate) mod stats;
 mod stats_fd;
 pub(crate) mod system;

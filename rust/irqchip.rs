@@ -30,6 +30,7 @@
 
 pub(crate) mod ioapic;
 pub(crate) mod pic;
+pub(crate) mod pit;
 pub(crate) mod routing;
 
 pub(crate) use self::routing::{

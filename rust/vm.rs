@@ -29,6 +29,7 @@ pub(crate) mod ioeventfd;
 pub(crate) mod irq;
 pub(crate) mod irqfd;
 pub(crate) mod msr_filter;
+pub(crate) mod pit;
 pub(crate) mod settings;
 pub(crate) mod tsc;
 
@@ -53,6 +54,7 @@ use self::{
     },
     irqfd::IrqFds,
     msr_filter::MsrFilter,
+    pit::VmPit,
     settings::{
         Quirk,
         Settings, //
@@ -322,6 +324,8 @@ pub(crate) struct Vm {
     /// Interrupt lines, once there are local APICs in the kernel.
     irqs: SetOnce<Arc<Irqs>>,
     irqfds: IrqFds,
+    /// The interval timer in the kernel, once there is one.
+    pit: SetOnce<Arc<VmPit>>,
     #[pin]
     tsc: SpinLock<TscSync>,
     #[pin]
@@ -377,6 +381,7 @@ impl Vm {
                 coalesced <- Coalesced::new(),
                 ioeventfds <- IoEventFds::new(),
                 irqfds: IrqFds::new()?,
+                pit: SetOnce::new(),
                 bus: SetOnce::new(),
                 irqs: SetOnce::new(),
                 tsc <- new_spinlock!(TscSync::new()),
@@ -553,6 +558,25 @@ impl Vm {
         irqs.add_devices(self.make_bus(&config)?)?;
         self.irqs.populate(irqs);
         Ok(())
+    }
+
+    /// Gives the VM an interval timer, and port 0x61 if `speaker` says so.
+    ///
+    /// `EEXIST` if it has one, `ENOENT` without a PIC in the kernel, `ENOMEM`.
+    pub(crate) fn create_pit(&self, speaker: bool) -> Result {
+        let config = self.config.lock();
+        if self.pit().is_some() {
+            return Err(EEXIST);
+        }
+        let irqs = self.irqs().filter(|irqs| irqs.kind() == Kind::Full);
+        let pit = VmPit::new(irqs.ok_or(ENOENT)?, self.make_bus(&config)?, speaker)?;
+        self.pit.populate(pit);
+        Ok(())
+    }
+
+    /// Returns the interval timer in the kernel.
+    pub(crate) fn pit(&self) -> Option<&Arc<VmPit>> {
+        self.pit.as_ref()
     }
 
     /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.

@@ -71,6 +71,11 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_COALESCED_PIO
         | KVM_CAP_IOEVENTFD
         | KVM_CAP_IRQFD
+        | KVM_CAP_IRQFD_RESAMPLE
+        | KVM_CAP_PIT
+        | KVM_CAP_PIT2
+        | KVM_CAP_PIT_STATE2
+        | KVM_CAP_REINJECT_CONTROL
         | KVM_CAP_IOEVENTFD_ANY_LENGTH
         | KVM_CAP_IOEVENTFD_NO_LENGTH
         | KVM_CAP_MMU_SHADOW_CACHE_CONTROL

@@ -8,6 +8,7 @@ use super::{
     eventfd,
     irq,
     msr_filter,
+    pit,
     stats_fd::VmStats,
     vcpu::VcpuFile, //
 };
@@ -182,6 +183,16 @@ impl FileObject for VmFile {
                 &vm,
                 &command!(KVM_RS_IOCTL_IRQFD: kvm_irqfd).read(argument)?,
             ),
+            KVM_RS_IOCTL_CREATE_PIT => {
+                vm.create_pit(true)?;
+                Ok(0)
+            }
+            KVM_RS_IOCTL_CREATE_PIT2 => pit::create(&vm, argument),
+            KVM_RS_IOCTL_GET_PIT => pit::get(&vm, argument),
+            KVM_RS_IOCTL_SET_PIT => pit::set(&vm, argument),
+            KVM_RS_IOCTL_GET_PIT2 => pit::get2(&vm, argument),
+            KVM_RS_IOCTL_SET_PIT2 => pit::set2(&vm, argument),
+            KVM_RS_IOCTL_REINJECT_CONTROL => pit::control(&vm, argument),
             KVM_RS_IOCTL_SET_TSS_ADDR => {
                 vm.set_tss_address(argument as u64)?;
                 Ok(0)

@@ -396,6 +396,12 @@ impl<P: Page> Lapic<P> {
         owned.timer.load_divide(0);
     }
 
+    /// Returns whether LINT0 makes NMIs of what comes there.
+    pub(crate) fn lint0_is_nmi(&self) -> bool {
+        let entry = self.page().get(Register::LVT_LINT0);
+        entry & LVT_MASKED == 0 && DeliveryMode::from_bits_8(entry) == DeliveryMode::Nmi
+    }
+
     /// Returns whether the PIC's interrupts reach the vCPU: LINT0 passes them, or there is no APIC.
     pub(crate) fn accepts_pic(&self) -> bool {
         let entry = self.page().get(Register::LVT_LINT0);

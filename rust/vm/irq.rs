@@ -22,7 +22,10 @@ use crate::{
         Routes,
         Target, //
     },
-    lapic::Message,
+    lapic::{
+        Lvt,
+        Message, //
+    },
     linux::srcu_cell::SrcuCell,
     vcpu::interrupt::deliver::{
         deliver,
@@ -213,6 +216,18 @@ impl Irqs {
     fn message(&self, msi: &Msi) -> Message {
         let wide = self.vcpus.destinations().are_wide();
         Message::from_msi(msi.address_low, msi.address_high, msi.data, wide)
+    }
+
+    /// Signals LINT0 where a guest has it make NMIs, as a watchdog of its own does by the interval timer.
+    pub(crate) fn signal_nmi_watchdogs(&self) {
+        self.vcpus.for_each(|vcpu| {
+            let is_nmi = vcpu
+                .controller()
+                .is_some_and(|controller| controller.lapic().lint0_is_nmi());
+            if is_nmi {
+                vcpu.signal(Lvt::Lint0);
+            }
+        });
     }
 
     /// Has `user` told of what becomes of the line `gsi`. Sleeps.
