@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * One leg of a guest's way over several machines: it goes on from the state in
- * a file, or starts if there is none, makes its reports, each of them checked
- * (lib/checksum.h), and leaves as hexadecimal digits on standard output, in
- * lines that begin with "state: ". scripts/check takes them to the next machine.
+ * a file, or starts if there is none, and leaves as hexadecimal digits on standard
+ * output, in lines that begin with "state: ". scripts/check takes them to the next
+ * machine. Meanwhile it makes its reports, each of them checked (lib/checksum.h),
+ * and again and again goes on in a new VM, after its own was destroyed.
  *
  *   migrate_model [FILE]
  *
@@ -14,7 +15,8 @@
 #include "state.h"
 
 #define STEPS		256
-#define STOPS		100
+/* Over three machines, a thousand. */
+#define STOPS		334
 #define SKIP		4
 
 /* All of the guest. */
@@ -103,6 +105,23 @@ static bool features_are_there(struct vm *vm)
 	return there;
 }
 
+/* Saves the guest, destroys its VM and goes on in another one. */
+static void move_on(struct vm *vm, struct vcpu *vcpu)
+{
+	struct vm old = *vm;
+
+	state_save(vcpu, &guest.state, guest.state.apic);
+	memcpy(guest.mem, vm->mem, sizeof(guest.mem));
+	vcpu_destroy(vcpu);
+	vm_destroy(&old);
+	vm_create_empty(vm);
+	if (guest.state.apic && !vm_enable_apic(vm))
+		die("no local APIC");
+	checksum_copy_memory(vm, guest.mem);
+	if (state_restore(vcpu, vm, &guest.state, true))
+		die("MSRs cannot be set");
+}
+
 int main(int argc, char **argv)
 {
 	struct vcpu vcpu;
@@ -126,9 +145,11 @@ int main(int argc, char **argv)
 		if (state_restore(&vcpu, &vm, &guest.state, true))
 			die("MSRs cannot be set");
 	}
-	for (i = 0; i < STOPS; i++)
+	for (i = 0; i < STOPS; i++) {
 		if (!checksum_run(&guest.sum, &vcpu, i % 3 == 0))
 			die("the guest's sum is wrong at stop %u", i);
+		move_on(&vm, &vcpu);
+	}
 	printf("# %lu reports, %lu NMIs\n", guest.sum.reports, guest.sum.nmis);
 	state_save(&vcpu, &guest.state, guest.state.apic);
 	memcpy(guest.mem, vm.mem, sizeof(guest.mem));

@@ -11,7 +11,7 @@
 #include "state.h"
 
 #define STEPS		64
-#define ROUNDS		500
+#define ROUNDS		1000
 
 /* A kernel that looks for mistakes needs ten times as long. */
 static unsigned int rounds(void)
