@@ -3,9 +3,10 @@
  * What the common operations of a VM cost: not a test. Prints one line for
  * each figure: name, unit and value, separated by tabs; lower is better.
  *
- *   bench [DEVICE [cpus]]
+ *   bench [DEVICE [cpus|faults|shadow]]
  *
- * With "cpus" only what needs two CPUs is measured.
+ * With "cpus" only what needs two CPUs is measured, with "faults" what needs
+ * four, with "shadow" what is of interest without EPT.
  *
  * Times are differences of RDTSC, which in the emulated machine are counts of
  * instructions, host's and guest's together; on hardware they are cycles. Each
@@ -57,6 +58,21 @@ GUEST_CODE(touch, 64,
 	RDTSC64
 	"	subq %r14, %rax\n"
 	"	movq %rax, %r15\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+/* As touch, without paging: %ecx addresses, and the time goes to %ebp. */
+GUEST_CODE(touch_nonpaged, 32,
+	"	jmp 1f\n"
+	"1:	rdtsc\n"
+	"	movl %eax, %edi\n"
+	"1:	movb $1, (%ebx)\n"
+	"	addl %esi, %ebx\n"
+	"	decl %ecx\n"
+	"	jnz 1b\n"
+	"	jmp 1f\n"
+	"1:	rdtsc\n"
+	"	subl %edi, %eax\n"
+	"	movl %eax, %ebp\n"
 	"	outb %al, $" STR(PORT_DONE) "\n");
 
 static const char *path;
@@ -408,6 +424,131 @@ static void bench_violations(const char *name, const char *memory_name,
 	munmap(mem, size);
 }
 
+static uint64_t touch_nonpaged_run(struct vcpu *vcpu, uint64_t turns, uint64_t gpa)
+{
+	struct kvm_regs regs = {
+		.rip = CODE_GPA, .rsp = STACK_GPA, .rflags = 2,
+		.rcx = turns, .rbx = gpa, .rsi = PAGE,
+	};
+
+	vm_load(vcpu->vm, CODE_GPA, touch_nonpaged);
+	vcpu_set_regs(vcpu, &regs);
+	vcpu_run_to_port(vcpu, PORT_DONE);
+	return vcpu_regs(vcpu).rbp;
+}
+
+/* The same fault by the tables of a guest that does not page. */
+static void bench_nonpaged(void)
+{
+	size_t size = 64 * MIB;
+	uint64_t time, least = ~0UL;
+	struct vcpu vcpu;
+	struct vm vm;
+	unsigned int i;
+	char *mem = prefault(size, false);
+
+	for (i = 0; i < REPEATS; i++) {
+		vm_create(&vm, VM_MEMORY);
+		vcpu_start(&vcpu, &vm, MODE_PROTECTED);
+		touch_nonpaged_run(&vcpu, 1, DATA_GPA);
+		if (vm_set_slot(&vm, 1, 0, SLOT_GPA, size, mem))
+			die("slot");
+		touch_nonpaged_run(&vcpu, 1, SLOT_GPA);
+		time = touch_nonpaged_run(&vcpu, size / PAGE - 1, SLOT_GPA + PAGE);
+		if (time < least)
+			least = time;
+		vcpu_destroy(&vcpu);
+		vm_destroy(&vm);
+	}
+	report("nonpaging shadow fault, 4K page", "instructions",
+	       (double)least / (size / PAGE - 1) - 4);
+	munmap(mem, size);
+}
+
+#define FAULTERS	4
+#define FAULTER_SIZE	(8 * MIB)
+
+static struct faulter {
+	struct vcpu vcpu;
+	pthread_barrier_t *start;
+	pthread_t thread;
+	uint64_t time;
+} faulters[FAULTERS];
+
+static void *run_faulter(void *arg)
+{
+	struct faulter *self = arg;
+	unsigned int index = self - faulters;
+	struct kvm_regs regs = {
+		.rip = CODE_GPA, .rsp = STACK_GPA, .rflags = 2,
+		.r12 = FAULTER_SIZE / PAGE, .rsi = PAGE,
+		.rbx = SLOT_GPA + index * FAULTER_SIZE,
+	};
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(index, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+	vcpu_set_regs(&self->vcpu, &regs);
+	pthread_barrier_wait(self->start);
+	vcpu_run_to_port(&self->vcpu, PORT_DONE);
+	self->time = vcpu_regs(&self->vcpu).r15;
+	return NULL;
+}
+
+/*
+ * Several vCPUs take violations at once, each in memory of its own: the time
+ * until the last one is done, for each fault of all of them.
+ */
+static void bench_parallel(unsigned int count, char *mem)
+{
+	char name[64];
+	uint64_t time, least = ~0UL;
+	pthread_barrier_t start;
+	struct vm vm;
+	unsigned int i, k;
+
+	for (i = 0; i < REPEATS; i++) {
+		vm_create(&vm, VM_MEMORY);
+		vm_load(&vm, CODE_GPA, touch);
+		pthread_barrier_init(&start, NULL, count);
+		for (k = 0; k < count; k++) {
+			vcpu_create(&faulters[k].vcpu, &vm, k);
+			vcpu_set_supported_cpuid(&faulters[k].vcpu);
+			vcpu_set_mode(&faulters[k].vcpu, MODE_LONG);
+			faulters[k].start = &start;
+		}
+		if (vm_set_slot(&vm, 1, 0, SLOT_GPA, FAULTERS * FAULTER_SIZE, mem))
+			die("slot");
+		for (k = 0; k < count; k++)
+			pthread_create(&faulters[k].thread, NULL, run_faulter, &faulters[k]);
+		time = 0;
+		for (k = 0; k < count; k++) {
+			pthread_join(faulters[k].thread, NULL);
+			if (faulters[k].time > time)
+				time = faulters[k].time;
+			vcpu_destroy(&faulters[k].vcpu);
+		}
+		if (time < least)
+			least = time;
+		pthread_barrier_destroy(&start);
+		vm_destroy(&vm);
+	}
+	snprintf(name, sizeof(name), "EPT violation, 4K page, of %u vCPU%s", count,
+		 count > 1 ? "s at once" : "");
+	report(name, "ticks each", (double)least / (count * (FAULTER_SIZE / PAGE)));
+}
+
+static void bench_faults(void)
+{
+	char *mem = prefault(FAULTERS * FAULTER_SIZE, false);
+	unsigned int count;
+
+	for (count = 1; count <= FAULTERS; count *= 2)
+		bench_parallel(count, mem);
+	munmap(mem, FAULTERS * FAULTER_SIZE);
+}
+
 #define LOG_SIZE	(64 * MIB)
 #define LOG_SCALE	(1024 * MIB / LOG_SIZE)
 /* Every 101st page: 1% of them, and all tables and words of the log. */
@@ -584,8 +725,16 @@ int main(int argc, char **argv)
 		setenv("KVM_RS_DEVICE", argv[1], 1);
 	path = device_path();
 	if (argc > 2) {
-		bench_move();
-		IRQFD("irqfd to a running vCPU", spin);
+		if (!strcmp(argv[2], "cpus")) {
+			bench_move();
+			IRQFD("irqfd to a running vCPU", spin);
+		} else if (!strcmp(argv[2], "faults")) {
+			bench_faults();
+		} else if (!strcmp(argv[2], "shadow")) {
+			bench_nonpaged();
+		} else {
+			die("what is %s?", argv[2]);
+		}
 		return 0;
 	}
 	bench_exits();
