@@ -20,6 +20,7 @@
 //! | [`dirty`] | which pages were written |
 //! | [`large`] | large pages where that is logged |
 //! | [`fault`] | from a guest's fault to a mapping |
+//! | [`around`] | mapping what follows the page of a fault |
 //! | [`invalidation`] | what a fault must check because the host changes its own tables |
 //! | [`guest_walk`], [`guest_format`] | how the guest's own tables translate |
 //!
@@ -45,6 +46,7 @@
 
 mod age;
 mod apic_access;
+mod around;
 mod direct;
 mod dirty;
 mod entry;

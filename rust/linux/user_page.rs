@@ -100,6 +100,30 @@ impl UserPage {
         }
     }
 
+    /// Returns the pages from `hva` on, up to `count` and `N`, as far as they are mapped writable and
+    /// present, one after the other. Does not sleep.
+    pub(crate) fn lookup_present<const N: usize>(hva: Hva, count: usize) -> [Option<Self>; N] {
+        let mut found = [const { None }; N];
+        let mut pages: [*mut bindings::page; N] = [core::ptr::null_mut(); N];
+        // CAST: A few pages.
+        let count = count.min(N) as c_int;
+        // SAFETY: `pages` has place for as many pages as are asked for; any address may be passed.
+        let n = unsafe {
+            bindings::get_user_pages_fast_only(
+                hva.value() as usize,
+                count,
+                bindings::FOLL_WRITE,
+                pages.as_mut_ptr(),
+            )
+        };
+        let n = usize::try_from(n).unwrap_or(0);
+        for (place, page) in found.iter_mut().zip(pages).take(n) {
+            // SAFETY: The function gives these pages with a reference each.
+            *place = unsafe { Self::from_referenced(page, true) };
+        }
+        found
+    }
+
     /// Returns the page if it is mapped writable and present.
     fn get_fast(hva: Hva) -> Option<Self> {
         let mut page: *mut bindings::page = core::ptr::null_mut();

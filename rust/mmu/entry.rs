@@ -100,6 +100,9 @@ pub(crate) trait EntryFormat: Send + Sync + 'static {
     /// The processor finds the root only below 4 GiB of host memory.
     const LOW_ROOT: bool = false;
 
+    /// A fault maps pages that follow, too: see [`super::around`].
+    const MAPS_AROUND: bool = false;
+
     /// Bits that tell the processor's variant apart, chosen once for a VM.
     type Variant: Copy + Send + Sync + 'static;
 

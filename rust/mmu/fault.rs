@@ -93,12 +93,16 @@ pub(crate) enum Resolved {
 }
 
 /// A page that the host gave, with what is needed to tell whether it still does.
-struct Found {
+pub(super) struct Found {
     page: UserPage,
-    slot: Arc<Slot>,
-    gfn: Gfn,
-    hva: Hva,
-    sample: Sample,
+    /// The slot.
+    pub(super) slot: Arc<Slot>,
+    /// The frame.
+    pub(super) gfn: Gfn,
+    /// Where it is in the client's address space.
+    pub(super) hva: Hva,
+    /// From before all of this was looked up.
+    pub(super) sample: Sample,
 }
 
 /// Returns the host page of frame `gfn` of `slot`, which is at `hva` if it is the client's; `None` for device
@@ -208,7 +212,12 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 self.map_checked(&locked, found, &mapping, attempt.ring, stock)
             };
             match outcome {
-                Some(Outcome::Mapped) => return Ok(Some((Resolved::Mapped, mapping.level))),
+                Some(Outcome::Mapped) => {
+                    if F::MAPS_AROUND && mapping.level == Level::Page4K {
+                        self.map_around(found);
+                    }
+                    return Ok(Some((Resolved::Mapped, mapping.level)));
+                }
                 Some(Outcome::Spurious) => return Ok(Some((Resolved::Spurious, mapping.level))),
                 Some(Outcome::Raced) => {}
                 Some(Outcome::Smaller) => mapping = mapping.smaller(),

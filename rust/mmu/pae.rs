@@ -37,6 +37,8 @@ impl EntryFormat for Pae {
     // CR3 has 32 bits for it.
     const LOW_ROOT: bool = true;
 
+    const MAPS_AROUND: bool = true;
+
     type Variant = ();
 
     fn leaf(variant: (), leaf: &Leaf, level: Level) -> u64 {
