@@ -233,6 +233,7 @@ impl<M: TableMemory> Walker<'_, M> {
     /// Walks, `None` if an entry changed under us.
     fn walk_once<F: GuestFormat>(&self, root: u64) -> Result<Option<Gpa>, PageFault> {
         let mut visited: [Option<Visited<F::Entry>>; MAX_LEVELS] = [None; MAX_LEVELS];
+        let mut marked = true;
         let mut table = F::root(root);
         let mut level = F::LEVELS;
         let mut allowed = Allowed {
@@ -251,6 +252,7 @@ impl<M: TableMemory> Walker<'_, M> {
             if bits & F::reserved(bits, level, &self.rules) != 0 {
                 return Err(self.fault(code::PROTECTION | code::RESERVED));
             }
+            marked &= bits & ACCESSED != 0;
             allowed.write &= bits & WRITE != 0;
             allowed.user &= bits & USER != 0;
             allowed.execute &= bits & NO_EXECUTE == 0;
@@ -261,7 +263,8 @@ impl<M: TableMemory> Walker<'_, M> {
                 if !self.permits(allowed) {
                     return Err(self.fault(code::PROTECTION));
                 }
-                if !self.mark_used(&visited)? {
+                marked &= !self.access.write || bits & DIRTY != 0;
+                if !marked && !self.mark_used(&visited)? {
                     return Ok(None);
                 }
                 let inside = (1_u64 << F::shift(level)).wrapping_sub(1);

@@ -111,10 +111,16 @@ impl Device for IoapicPage {
         let Some(chips) = self.0.chips() else {
             return false;
         };
-        let mut value = [0; 4];
-        for (target, &source) in value.iter_mut().zip(data) {
-            *target = source;
-        }
+        let value = match data.first_chunk() {
+            Some(&value) => value,
+            None => {
+                let mut value = [0; 4];
+                for (target, &source) in value.iter_mut().zip(data) {
+                    *target = source;
+                }
+                value
+            }
+        };
         self.0
             .write_ioapic(chips, address, u32::from_le_bytes(value))
     }
