@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "bench.h"
+#include "irq.h"
 
 #define SLOT_GPA	0x40000000UL
 #define MIB		(1UL << 20)
@@ -46,6 +47,11 @@ TIMED(time_msr_nothing, "	movl $0x277, %ecx\n"
 TIMED(time_port_write, "	xorl %eax, %eax\n", "outb %al, $0xe1");
 TIMED(time_mmio_write, "	xorl %eax, %eax\n", "movl %eax, (%rbx)");
 TIMED(time_mmio_read, "	xorl %eax, %eax\n", "movl (%rbx), %eax");
+
+/* The mask of the master PIC, as it is; and a redirection entry, which stays masked. */
+TIMED(time_pic_write, "	xorl %eax, %eax\n", "outb %al, $0x21");
+TIMED(time_pic_read, "	xorl %eax, %eax\n", "inb $0x21, %al");
+TIMED(time_ioapic_write, "	movl $0x10000, %eax\n", "movl %eax, (%rbx)");
 
 /* Writes to %r12 addresses from %rbx, %rsi apart; the time goes to %r15. */
 GUEST_CODE(touch, 64,
@@ -79,14 +85,16 @@ static const char *path;
 
 /* The least time of an instruction that exits, less that of none. */
 static void bench_exit(struct vcpu *vcpu, const char *name, const char *code,
-		       const char *end, uint64_t nothing)
+		       const char *end, uint64_t address, uint64_t nothing)
 {
-	guest_run(vcpu, code, end, 100, MMIO_GPA, 0);
+	guest_run(vcpu, code, end, 100, address, 0);
 	report(name, "instructions",
-	       guest_run(vcpu, code, end, 1000, MMIO_GPA, 0) - nothing);
+	       guest_run(vcpu, code, end, 1000, address, 0) - nothing);
 }
+#define EXIT_AT(vcpu, name, code, address, nothing)			\
+	bench_exit(vcpu, name, code, code##_end, address, nothing)
 #define EXIT(vcpu, name, code, nothing)					\
-	bench_exit(vcpu, name, code, code##_end, nothing)
+	EXIT_AT(vcpu, name, code, MMIO_GPA, nothing)
 
 /* An eventfd that writes to an address signal. */
 static void ioeventfd(struct vm *vm, unsigned int flags, uint64_t address,
@@ -125,6 +133,30 @@ static void bench_exits(void)
 	EXIT(&vcpu, "ioeventfd, port", time_port_write, nothing);
 	ioeventfd(&vm, 0, MMIO_GPA, 0);
 	EXIT(&vcpu, "ioeventfd, MMIO", time_mmio_write, nothing);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+/* Accesses to controllers in the kernel. */
+static void bench_irqchip(void)
+{
+	struct kvm_irqchip ioapic;
+	uint64_t nothing;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	if (vm_create_irqchip(&vm))
+		die("no irqchip");
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	nothing = RUN(&vcpu, time_nothing, 100, 0, 0);
+	EXIT(&vcpu, "port read served by the PIC", time_pic_read, nothing);
+	EXIT(&vcpu, "port write served by the PIC", time_pic_write, nothing);
+	irq_get_chip(&vm, KVM_IRQCHIP_IOAPIC, &ioapic);
+	/* The lower half of the entry of pin 20. */
+	ioapic.chip.ioapic.ioregsel = 0x10 + 2 * 20;
+	irq_set_chip(&vm, &ioapic);
+	EXIT_AT(&vcpu, "I/O APIC write", time_ioapic_write, IOAPIC_GPA + 0x10, nothing);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
@@ -738,6 +770,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	bench_exits();
+	bench_irqchip();
 	bench_switch();
 	IRQFD("irqfd to a halted vCPU", halt);
 	bench_violations("EPT violation, 4K page", "host memory of a GiB in 4K pages",
