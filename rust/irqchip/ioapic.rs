@@ -352,6 +352,7 @@ impl Ioapic {
     }
 
     /// Writes the register at `address`; `None` if that asks nothing of the caller.
+    #[inline]
     pub(crate) fn write(&mut self, address: u64, value: u32) -> Option<Written> {
         match address & 0xff {
             SELECT => {
@@ -378,11 +379,17 @@ impl Ioapic {
         let old = *entry;
         let new = old.written(select & 1 != 0, value);
         *entry = new;
-        Some(Written {
+        let mask_changed = old.is_masked() != new.is_masked();
+        let vector_changed = old.vector() != new.vector() || old.is_level() != new.is_level();
+        let waits = new.is_level()
+            && !new.is_masked()
+            && !new.remote_irr()
+            && self.irr & Self::bit(pin) != 0;
+        (mask_changed || vector_changed || waits).then_some(Written {
             pin,
-            mask_changed: (old.is_masked() != new.is_masked()).then_some(new.is_masked()),
-            vector_changed: old.vector() != new.vector() || old.is_level() != new.is_level(),
-            waits: self.waits(pin),
+            mask_changed: mask_changed.then_some(new.is_masked()),
+            vector_changed,
+            waits,
         })
     }
 

@@ -65,6 +65,9 @@ impl Range {
     }
 }
 
+/// As many devices are looked at one after another.
+const FEW: usize = 4;
+
 /// The devices in one space.
 #[derive(Default)]
 struct Ranges {
@@ -79,8 +82,12 @@ impl Ranges {
     #[inline]
     fn find(&self, address: u64, len: usize, mut take: impl FnMut(&dyn Device) -> bool) -> bool {
         // None that starts earlier reaches as far.
-        let lowest = address.saturating_sub(self.largest);
-        let first = self.list.partition_point(|range| range.start < lowest);
+        let first = if self.list.len() <= FEW {
+            0
+        } else {
+            let lowest = address.saturating_sub(self.largest);
+            self.list.partition_point(|range| range.start < lowest)
+        };
         self.list
             .get(first..)
             .unwrap_or(&[])

@@ -39,8 +39,14 @@ fn register(ioapic: &mut Ioapic, register: u32) -> u32 {
     ioapic.read(DEFAULT_ADDRESS + 0x10)
 }
 
+/// Returns what a write to an entry asks for: nothing is as if nothing had changed.
 fn set_entry(ioapic: &mut Ioapic, pin: u8, low: u32) -> Written {
-    set_register(ioapic, 0x10 + 2 * u32::from(pin), low).unwrap()
+    set_register(ioapic, 0x10 + 2 * u32::from(pin), low).unwrap_or(Written {
+        pin,
+        mask_changed: None,
+        vector_changed: false,
+        waits: false,
+    })
 }
 
 fn entry(ioapic: &mut Ioapic, pin: u8) -> u32 {
