@@ -345,4 +345,41 @@ TEST(restored_under_traffic)
 	vm_destroy(&vm);
 }
 
+/* Counts at DATA_GPA + 0x20000 while it can. */
+GUEST_CODE(count_for_ever, 64,
+	"	movl $0xfee000f0, %edi\n"
+	"	movl $0x1ff, (%rdi)\n"
+	"	outb %al, $" STR(PORT_SYNC) "\n"
+	"	sti\n"
+	"1:	incq (0x120000)\n"
+	"	jmp 1b\n");
+
+/*
+ * A line that never goes down interrupts the guest again at each end. After very many
+ * in a row it gets a moment of its own, and then the next ones.
+ */
+TEST(stuck_line_leaves_time)
+{
+	struct runner runner = { 0 };
+	struct vcpu vcpu;
+	struct vm vm;
+	int i;
+
+	start(&vm, &vcpu);
+	runner.vcpu = &vcpu;
+	vm_load(&vm, CODE_GPA, count_for_ever);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	irq_set_entry(&vm, 21, LEVEL_VECTOR | ENTRY_LEVEL);
+	irq_line(&vm, 21, 1);
+	runner_start(&runner);
+	for (i = 0; irq_count(&vm, LEVEL_VECTOR) < 10500 && i < 20000; i++)
+		usleep(1000);
+	runner_stop(&runner);
+	EXPECT_EQ(runner.error, -EINTR);
+	EXPECT_GE(irq_count(&vm, LEVEL_VECTOR), 10500);
+	EXPECT_GE(*vm_u64(&vm, 0x120000), 10000);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 TEST_HARNESS_MAIN
