@@ -297,9 +297,9 @@ mod tests {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
             (seed >> 33) % below
         };
-        for round in 0..1500_u16 {
+        for round in 0..500_u16 {
             // Grow, then shrink.
-            let grow = random(8) < if round < 900 { 5 } else { 2 };
+            let grow = random(8) < if round < 300 { 5 } else { 2 };
             if grow || list.is_empty() {
                 let new = slot(round, random(300), 1 + random(20));
                 tree = tree.replaced(None, Some(&new)).unwrap();
@@ -342,7 +342,10 @@ mod tests {
         for page in 0..1024_u16 {
             let gone = slot(page, page.into(), 1);
             tree = tree.replaced(Some(&gone), None).unwrap();
-            assert_eq!(check(&tree.root, None, None), 1023 - usize::from(page));
+            // All that is left is looked at each time, so not each time.
+            if page % 64 == 63 {
+                assert_eq!(check(&tree.root, None, None), 1023 - usize::from(page));
+            }
         }
         assert_eq!(check(&old.root, None, None), 1025);
         assert_eq!(old.at(0x3ff_fff).map(|slot| slot.id().0), Some(1023));
