@@ -7,7 +7,7 @@
 //! * VMCS management: [`vmx::vmcs`], with the controls negotiated in [`vmx::capability`];
 //! * the MMU that nonpaging shadow and EPT share: [`mmu::direct`](mmu);
 //! * the VPID allocator: [`vmx::vpid`], and what is flushed when: [`vmx::tlb`];
-//! * the local APIC and its priorities: [`lapic`].
+//! * FlexPriority: [`vmx::flexpriority`], and the threshold: [`lapic`], in `lapic/priority.rs`.
 //!
 //! A reader who wants to follow one ioctl starts in [`abi`]; one VM entry, in [`vcpu`].
 //!
