@@ -188,7 +188,7 @@ class Machine:
 
     def command_line(self):
         words = ['console=rig', 'rdinit=/init', 'panic=-1', 'reboot=t',
-                 'tsc=reliable', 'no_timer_check', 'loglevel=8',
+                 'tsc=reliable', 'no_timer_check', 'loglevel=8', 'acpi=off',
                  '8250.nr_uarts=1']
         if self.options.kernel == 'debug' and not self.options.kmemleak:
             # It doubles what every allocation costs.
