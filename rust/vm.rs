@@ -240,7 +240,7 @@ impl Vcpus {
     ///
     /// That may be who was interrupted on this CPU, so there is no waiting.
     pub(crate) fn try_with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> Option<R> {
-        Some(f(&*self.list.try_lock()?))
+        Some(f(&self.list.try_lock()?))
     }
 }
 

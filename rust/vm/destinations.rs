@@ -41,9 +41,8 @@ use kernel::{
 /// How many tables that were replaced may wait for their readers before somebody waits for them.
 const MAX_RETIRED: usize = 4;
 
-// CAST: The flags of KVM_CAP_X2APIC_API are the lowest four bits.
-const WIDE: u32 = bindings::KVM_RS_X2APIC_API_USE_32BIT_IDS as u32;
-const NO_BROADCAST_QUIRK: u32 = bindings::KVM_RS_X2APIC_API_DISABLE_BROADCAST_QUIRK as u32;
+const WIDE: u32 = bindings::KVM_RS_X2APIC_API_USE_32BIT_IDS;
+const NO_BROADCAST_QUIRK: u32 = bindings::KVM_RS_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
 /// The flags of KVM_CAP_X2APIC_API that are about destinations.
 pub(super) const FORMATS: u32 = WIDE | NO_BROADCAST_QUIRK;

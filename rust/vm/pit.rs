@@ -256,13 +256,11 @@ impl VmPit {
 
 impl Device for VmPit {
     fn read(&self, address: u64, data: &mut [u8]) -> bool {
-        let value = if address == SPEAKER {
-            self.state.lock().read_speaker(now_ns())
-        } else if address < SPEAKER {
+        let value = match address {
+            SPEAKER => self.state.lock().read_speaker(now_ns()),
             // CAST: The low bits select the register.
-            self.state.lock().read(address as u8 & 3, now_ns())
-        } else {
-            return false;
+            ..SPEAKER => self.state.lock().read(address as u8 & 3, now_ns()),
+            _ => return false,
         };
         data.fill(0);
         if let Some(first) = data.first_mut() {
@@ -275,13 +273,11 @@ impl Device for VmPit {
         let &[value, ..] = data else {
             return false;
         };
-        if address == SPEAKER {
-            self.state.lock().write_speaker(value, now_ns());
-        } else if address < SPEAKER {
+        match address {
+            SPEAKER => self.state.lock().write_speaker(value, now_ns()),
             // CAST: As above.
-            self.change(|pit, now| pit.write(address as u8 & 3, value, now));
-        } else {
-            return false;
+            ..SPEAKER => self.change(|pit, now| pit.write(address as u8 & 3, value, now)),
+            _ => return false,
         }
         true
     }

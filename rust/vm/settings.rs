@@ -86,11 +86,9 @@ pub(crate) const fn quirks(self_snoop: bool) -> u32 {
     }
 }
 
-// CAST: The flags of KVM_CAP_X2APIC_API are the lowest four bits.
-pub(super) const X2APIC_API_SUPPRESS: u32 =
-    bindings::KVM_RS_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST as u32;
+pub(super) const X2APIC_API_SUPPRESS: u32 = bindings::KVM_RS_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST;
 pub(super) const X2APIC_API_NO_SUPPRESS: u32 =
-    bindings::KVM_RS_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST as u32;
+    bindings::KVM_RS_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST;
 
 /// The two flags that are about the suppression of EOI broadcasts.
 const SUPPRESSION: u32 = X2APIC_API_SUPPRESS | X2APIC_API_NO_SUPPRESS;
