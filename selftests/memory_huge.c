@@ -39,25 +39,6 @@ static volatile uint64_t *page(FIXTURE_DATA(memory_huge) *self, unsigned int i)
 	return (uint64_t *)(self->mem + i * PAGE);
 }
 
-static bool is_huge(const char *p)
-{
-	char line[256];
-	unsigned long start, end, kib;
-	bool here = false, ret = false;
-	FILE *f = fopen("/proc/self/smaps", "r");
-
-	if (!f)
-		return false;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			here = start <= (uintptr_t)p && (uintptr_t)p < end;
-		else if (here && sscanf(line, "AnonHugePages: %lu", &kib) == 1)
-			ret = kib >= 2048;
-	}
-	fclose(f);
-	return ret;
-}
-
 static void fill(FIXTURE_DATA(memory_huge) *self)
 {
 	unsigned int i;
@@ -79,7 +60,7 @@ FIXTURE_SETUP(memory_huge)
 	self->mem = memory_alloc(SLOT_SIZE, SZ_2M);
 	madvise(self->mem, SLOT_SIZE, MADV_HUGEPAGE);
 	fill(self);
-	if (!is_huge(self->mem))
+	if (!memory_is_huge(self->mem))
 		SKIP(return, "the host gives no large pages");
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SLOT_SIZE, self->mem), 0);
 }
@@ -174,7 +155,7 @@ TEST_F(memory_huge, munmap_and_mmap_anew)
 	madvise(self->mem, SLOT_SIZE, MADV_HUGEPAGE);
 	/* This time the guest's access is the first. */
 	ASSERT_EQ(run_pages(self, SLOT_GPA + 5 * PAGE, 1), 0);
-	EXPECT_EQ(is_huge(self->mem), true);
+	EXPECT_EQ(memory_is_huge(self->mem), true);
 	fill(self);
 	turn(_metadata, self, 0, 0);
 }

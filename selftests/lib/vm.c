@@ -112,6 +112,25 @@ void *memory_alloc(size_t size, size_t align)
 	return start;
 }
 
+bool memory_is_huge(const void *p)
+{
+	char line[256];
+	unsigned long start, end, kib;
+	bool here = false, ret = false;
+	FILE *f = fopen("/proc/self/smaps", "r");
+
+	if (!f)
+		return false;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = start <= (uintptr_t)p && (uintptr_t)p < end;
+		else if (here && sscanf(line, "AnonHugePages: %lu", &kib) == 1)
+			ret = kib >= 2048;
+	}
+	fclose(f);
+	return ret;
+}
+
 int vm_set_slot(struct vm *vm, unsigned int slot, unsigned int flags,
 		uint64_t gpa, uint64_t size, void *host)
 {

@@ -143,6 +143,8 @@ long try_ioctl(int fd, unsigned long request, unsigned long arg);
 
 /* Anonymous memory of @size bytes aligned to @align, not yet touched. */
 void *memory_alloc(size_t size, size_t align);
+/* Whether the host gave large pages for the mapping at an address. */
+bool memory_is_huge(const void *p);
 /* Sets one memory slot; returns 0 or minus errno. */
 int vm_set_slot(struct vm *vm, unsigned int slot, unsigned int flags,
 		uint64_t gpa, uint64_t size, void *host);
