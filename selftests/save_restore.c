@@ -16,7 +16,7 @@
 /* A kernel that looks for mistakes needs ten times as long. */
 static unsigned int rounds(void)
 {
-	return access("/sys/kernel/debug/kmemleak", F_OK) ? ROUNDS : ROUNDS / 4;
+	return access("/sys/kernel/debug/kmemleak", F_OK) ? ROUNDS : ROUNDS / 10;
 }
 
 static void move(struct __test_metadata *_metadata, bool apic, bool sregs2)
