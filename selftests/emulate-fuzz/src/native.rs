@@ -118,6 +118,10 @@ fn runnable(instruction: &Instruction) -> bool {
             is_intel()
         }
         Operation::SwapBytes if instruction.size == Size::Word => is_intel(),
+        // Elsewhere, the prefix says what the condition is, and REX.B makes PAUSE an XCHG.
+        Operation::CountedBranch(_) | Operation::Nothing if instruction.repeat.is_some() => {
+            is_intel()
+        }
         Operation::String(_) if instruction.address_size == Size::Dword => is_intel(),
         _ => true,
     }
@@ -169,6 +173,14 @@ fn branches(instruction: &Instruction) -> bool {
             | Operation::CountedBranch(_)
             | Operation::Return
     )
+}
+
+/// Returns whether an operand-size prefix is among the prefixes of an instruction.
+///
+/// In 64-bit mode, near branches ignore it on Intel's CPUs, and cut RIP to 16 bits on others.
+fn narrows(bytes: &[u8]) -> bool {
+    let is_prefix = |byte: &&u8| matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    bytes.iter().take_while(is_prefix).any(|&byte| byte == 0x66)
 }
 
 /// Returns whether the instruction uses the stack.
@@ -434,6 +446,9 @@ impl Pair {
         let Ok(instruction) = decode(mode, &bytes) else {
             return Ok(Verdict::Skipped);
         };
+        if mode == Mode::Long64 && branches(&instruction) && !is_intel() && narrows(&bytes) {
+            return Ok(Verdict::Skipped);
+        }
         if usize::from(instruction.length()) != bytes.len() || !runnable(&instruction) {
             return Ok(Verdict::Skipped);
         }

@@ -322,14 +322,25 @@ fn machine_check_banks() {
         (0x402, 5, true, true),
         (msr_index::MCG_CTL, 5, false, false),
         (msr_index::MCG_CTL, 0, true, true),
-        (msr_index::MC0_CTL2, 0, true, false),
-        (msr_index::MC0_CTL2, 1, false, false),
+        (msr_index::MC0_CTL2, 0, true, true),
+        (msr_index::MC0_CTL2, 1, true, true),
+        (msr_index::MC0_CTL2, 1 << 31, false, false),
         (msr_index::MCG_STATUS, 5, true, true),
         (msr_index::MCG_CAP, cap, false, false),
     ] {
         let name = format!("{index:#x} = {value:#x}");
         assert_eq!(msrs.write(index, value, &user).is_ok(), by_user, "{name}");
         assert_eq!(msrs.write(index, value, &guest).is_ok(), by_guest, "{name}");
+    }
+
+    // Without interrupts for corrected errors, only the client may write, and only what is there.
+    let mut msrs = GuestMsrs::new(0, false);
+    let cap = cap & !(1 << 10);
+    assert_eq!(msrs.machine_check_mut().set_up(cap), Ok(()));
+    for (value, by_user) in [(0, true), (1, false)] {
+        let index = msr_index::MC0_CTL2;
+        assert_eq!(msrs.write(index, value, &user).is_ok(), by_user, "{value}");
+        assert!(msrs.write(index, value, &guest).is_err(), "{value}");
     }
 }
 
