@@ -11,6 +11,7 @@
     unused_imports,
     reason = "the tests are inside; there is no user of what is exported"
 )]
+#[expect(dead_code, reason = "the module asks more of an instruction than the tests")]
 #[path = "../../../rust"]
 mod rust {
     mod emulate;
