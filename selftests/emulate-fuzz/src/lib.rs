@@ -11,7 +11,10 @@
     unused_imports,
     reason = "the tests are inside; there is no user of what is exported"
 )]
-#[expect(dead_code, reason = "the module asks more of an instruction than the tests")]
+#[expect(
+    dead_code,
+    reason = "the module asks more of an instruction than the tests"
+)]
 #[path = "../../../rust"]
 mod rust {
     mod emulate;
