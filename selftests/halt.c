@@ -557,12 +557,12 @@ TEST(preempted)
 	start(&runner, &vcpu);
 	for (i = 0; i < 200 && seen < 20; i++) {
 		usleep(1000);
-		/* This thread has the only CPU. */
-		if (PREEMPTED != KVM_VCPU_PREEMPTED)
+		flushes = module_stat("invvpid_single");
+		/* As a guest asks: only while the vCPU is preempted. */
+		if (!__sync_bool_compare_and_swap(&PREEMPTED, KVM_VCPU_PREEMPTED,
+						  KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB))
 			continue;
 		seen++;
-		flushes = module_stat("invvpid_single");
-		PREEMPTED |= KVM_VCPU_FLUSH_TLB;
 		for (spins = 0; PREEMPTED & KVM_VCPU_FLUSH_TLB && spins < 1000; spins++)
 			usleep(1000);
 		EXPECT_EQ(PREEMPTED & KVM_VCPU_FLUSH_TLB, 0);
