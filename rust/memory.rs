@@ -19,6 +19,7 @@
 mod access;
 mod dirty;
 pub(crate) mod guest_memfd;
+mod place;
 mod region;
 mod ring;
 mod slot;
@@ -31,6 +32,10 @@ pub(crate) use dirty::{
     Logging,
     PIECE_WORDS,
     WORD_PAGES, //
+};
+pub(crate) use place::{
+    Area,
+    Place, //
 };
 pub(crate) use region::{
     Change,

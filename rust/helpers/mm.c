@@ -344,6 +344,30 @@ int kvm_rs_read_user(unsigned long hva, u64 *value, unsigned int size)
 	}
 }
 
+/**
+ * kvm_rs_write_user() - Write a word of user memory
+ * @hva: its address
+ * @value: the word
+ * @size: bytes: 1, 2, 4 or 8
+ *
+ * Return: 0, -EFAULT, or -EINVAL for another size
+ */
+int kvm_rs_write_user(unsigned long hva, u64 value, unsigned int size)
+{
+	switch (size) {
+	case 1:
+		return put_user((u8)value, (u8 __user *)hva);
+	case 2:
+		return put_user((u16)value, (u16 __user *)hva);
+	case 4:
+		return put_user((u32)value, (u32 __user *)hva);
+	case 8:
+		return put_user(value, (u64 __user *)hva);
+	default:
+		return -EINVAL;
+	}
+}
+
 #define CMPXCHG_USER(type)							\
 	({									\
 		type expected = *old;						\

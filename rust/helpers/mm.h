@@ -37,6 +37,7 @@ unsigned long kvm_rs_user_map(unsigned long size, void **mm);
 void kvm_rs_user_unmap(void *mm, unsigned long address, unsigned long size);
 bool kvm_rs_user_range_ok(unsigned long start, unsigned long size);
 int kvm_rs_read_user(unsigned long hva, u64 *value, unsigned int size);
+int kvm_rs_write_user(unsigned long hva, u64 value, unsigned int size);
 int kvm_rs_cmpxchg_user(unsigned long hva, u64 *old, u64 new,
 			unsigned int size);
 

@@ -114,25 +114,13 @@ impl GuestMemory {
         let slots = self.snapshot();
         let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
         check_room(slot, ring)?;
-        // CAST: The kernel runs in 64-bit mode only.
-        let address = hva.value() as usize as *mut c_void;
-        // SAFETY: The function takes any address, and `byte` is valid for reads.
-        let failed =
-            unsafe { kernel::bindings::copy_to_user_nofault(address, (&raw const byte).cast(), 1) };
+        let result = try_write_user(hva, byte);
         slot.mark_dirty(gpa.gfn(), ring);
-        if failed == 0 {
-            Ok(())
-        } else {
-            Err(EFAULT)
-        }
+        result
     }
 
-    /// Returns the word at `gpa`. Fails as [`Self::read`].
-    pub(crate) fn read_word<W: Word>(&self, gpa: Gpa) -> Result<W> {
-        self.read_word_in(&self.snapshot(), gpa)
-    }
-
-    /// As [`Self::read_word`], by way of `slots`, for several words one after the other.
+    /// Returns the word at `gpa`, by way of `slots`, for several words one after the other. Fails as
+    /// [`Self::read`].
     pub(crate) fn read_word_in<W: Word>(&self, slots: &Snapshot<'_>, gpa: Gpa) -> Result<W> {
         let size = usize::try_from(W::SIZE)?;
         if segment(gpa, size) != size {
@@ -142,13 +130,7 @@ impl GuestMemory {
             return Ok(W::truncate(u64::from_le_bytes(bytes)));
         }
         let (_, hva) = locate(slots, gpa, Direction::Read)?;
-        let mut word = 0;
-        // CAST: The kernel runs in 64-bit mode only.
-        let address = hva.value() as usize;
-        // SAFETY: The function takes any address, and `word` is valid for writes.
-        let ret = unsafe { bindings::kvm_rs_read_user(address, &mut word, W::SIZE) };
-        kernel::error::to_result(ret)?;
-        Ok(W::truncate(word))
+        read_user(hva)
     }
 
     /// Replaces the word at `gpa` by `new` if it is `old`, as one atomic access of the guest's memory.
@@ -165,18 +147,9 @@ impl GuestMemory {
         let slots = self.snapshot();
         let (slot, hva) = locate(&slots, gpa, Direction::Write)?;
         check_room(slot, ring.as_deref())?;
-        // CAST: The kernel runs in 64-bit mode only.
-        let address = hva.value() as usize;
-        let mut found: u64 = old.into();
-        // SAFETY: The function takes any address, and `found` is valid for reads and writes.
-        let ret =
-            unsafe { bindings::kvm_rs_cmpxchg_user(address, &mut found, new.into(), W::SIZE) };
+        let result = compare_exchange_user(hva, old, new);
         slot.mark_dirty(gpa.gfn(), ring.as_deref());
-        match ret {
-            0 => Ok(Ok(())),
-            ret if ret > 0 => Ok(Err(W::truncate(found))),
-            ret => Err(Error::from_errno(ret)),
-        }
+        result
     }
 
     /// Records that a vCPU, which may have a ring, wrote the page of `gpa`, where that is wanted.
@@ -228,8 +201,61 @@ fn check_room(slot: &Slot, ring: Option<&DirtyRing>) -> Result {
     }
 }
 
+/// Returns the word of the client's memory at `hva`.
+#[inline]
+pub(super) fn read_user<W: Word>(hva: Hva) -> Result<W> {
+    let mut word = 0;
+    // CAST: The kernel runs in 64-bit mode only.
+    let address = hva.value() as usize;
+    // SAFETY: The function takes any address, and `word` is valid for writes.
+    let ret = unsafe { bindings::kvm_rs_read_user(address, &mut word, W::SIZE) };
+    kernel::error::to_result(ret)?;
+    Ok(W::truncate(word))
+}
+
+/// Puts `value` into the client's memory at `hva`.
+#[inline]
+pub(super) fn write_user<W: Word>(hva: Hva, value: W) -> Result {
+    // CAST: The kernel runs in 64-bit mode only.
+    let address = hva.value() as usize;
+    // SAFETY: The function takes any address.
+    kernel::error::to_result(unsafe { bindings::kvm_rs_write_user(address, value.into(), W::SIZE) })
+}
+
+/// Puts a byte into the client's memory at `hva`, if that is there right now.
+pub(super) fn try_write_user(hva: Hva, byte: u8) -> Result {
+    // CAST: The kernel runs in 64-bit mode only.
+    let address = hva.value() as usize as *mut c_void;
+    // SAFETY: The function takes any address, and `byte` is valid for reads.
+    let failed =
+        unsafe { kernel::bindings::copy_to_user_nofault(address, (&raw const byte).cast(), 1) };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(EFAULT)
+    }
+}
+
+/// Replaces the word of the client's memory at `hva` by `new` if it is `old`; returns the word found if
+/// that was not so.
+pub(super) fn compare_exchange_user<W: Word>(
+    hva: Hva,
+    old: W,
+    new: W,
+) -> Result<core::result::Result<(), W>> {
+    // CAST: The kernel runs in 64-bit mode only.
+    let address = hva.value() as usize;
+    let mut found: u64 = old.into();
+    // SAFETY: The function takes any address, and `found` is valid for reads and writes.
+    match unsafe { bindings::kvm_rs_cmpxchg_user(address, &mut found, new.into(), W::SIZE) } {
+        0 => Ok(Ok(())),
+        ret if ret > 0 => Ok(Err(W::truncate(found))),
+        ret => Err(Error::from_errno(ret)),
+    }
+}
+
 /// Returns the client's memory of `len` bytes at `hva`.
-fn user_slice(hva: Hva, len: usize) -> UserSlice {
+pub(super) fn user_slice(hva: Hva, len: usize) -> UserSlice {
     // CAST: The kernel runs in 64-bit mode only.
     UserSlice::new(UserPtr::from_addr(hva.value() as usize), len)
 }

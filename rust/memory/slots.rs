@@ -64,6 +64,8 @@ impl Order for ById {
 ///
 /// The three trees hold the same slots, of which no two share a frame or have the same number.
 pub(crate) struct Slots {
+    /// Number of changes that led here from the empty set.
+    generation: u64,
     by_gfn: Tree<ByGfn>,
     by_hva: Tree<ByHva>,
     by_id: Tree<ById>,
@@ -74,10 +76,17 @@ impl Slots {
     pub(crate) const fn new() -> Self {
         // INVARIANT: No slot is in any tree.
         Self {
+            generation: 0,
             by_gfn: Tree::new(),
             by_hva: Tree::new(),
             by_id: Tree::new(),
         }
+    }
+
+    /// Returns a number that no other set of the same VM has that was ever current.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Returns the slot that holds `gfn`.
@@ -128,6 +137,7 @@ impl Slots {
         // INVARIANT: What goes from one tree and comes into it goes from and comes into all; `new`
         // overlaps nothing that remains and has a number that nothing that remains has.
         Ok(Self {
+            generation: self.generation.wrapping_add(1),
             by_gfn: self.by_gfn.replaced(old, new)?,
             by_hva: self.by_hva.replaced(old, new)?,
             by_id: self.by_id.replaced(old, new)?,

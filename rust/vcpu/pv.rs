@@ -14,6 +14,10 @@ use crate::{
         clock::run_delay,
         task, //
     },
+    memory::{
+        Area,
+        Place, //
+    },
     vm::{
         clock::Scale,
         Vm, //
@@ -71,7 +75,15 @@ pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
 const ENABLED: u64 = 1;
 /// Bits of the steal-time MSR that must be 0.
 const STEAL_RESERVED: u64 = 0x3e;
-/// In the area of stolen time: the byte that tells whether the vCPU is preempted.
+/// Bytes of the clock.
+const CLOCK_SIZE: u64 = 32;
+/// In the clock: its flags.
+const FLAGS_OFFSET: u64 = 29;
+/// Bytes of the area of stolen time.
+const STEAL_SIZE: u64 = 64;
+/// In that area: its version.
+const STEAL_VERSION_OFFSET: u64 = 8;
+/// In that area: the byte that tells whether the vCPU is preempted.
 const PREEMPTED_OFFSET: u64 = 16;
 /// Flag of that byte: it is.
 const PREEMPTED: u8 = 1 << 0;
@@ -88,7 +100,9 @@ pub(crate) struct Pv {
     /// What CPUID does not tell is not there (KVM_CAP_ENFORCE_PV_FEATURE_CPUID).
     pub(crate) enforced: bool,
     system_time: u64,
+    clock_place: Place,
     steal_time: u64,
+    steal_place: Place,
     last_delay: u64,
     wall_clock: Option<u64>,
     stopped: bool,
@@ -99,9 +113,10 @@ pub(crate) struct Pv {
 }
 
 impl Pv {
-    /// Returns the address of the area of stolen time.
-    fn steal_area(&self) -> Gpa {
-        Gpa::new(self.steal_time & !(STEAL_RESERVED | ENABLED))
+    /// Opens the area of stolen time.
+    fn steal_area<'a>(&mut self, vm: &'a Vm) -> Area<'a> {
+        let gpa = Gpa::new(self.steal_time & !(STEAL_RESERVED | ENABLED));
+        self.steal_place.open(vm.memory(), gpa, STEAL_SIZE)
     }
 
     /// Returns whether the host may poll in the place of a halted vCPU.
@@ -208,8 +223,8 @@ impl State {
     pub(crate) fn note_preemption(&mut self, vm: &Vm, vcpu: &Vcpu) {
         let pv = &mut self.pv;
         if pv.steal_time & ENABLED != 0 && !pv.preempted && task::is_to_give_way() {
-            let gpa = offset(pv.steal_area(), PREEMPTED_OFFSET);
-            let written = vm.memory().try_write_byte(gpa, PREEMPTED, vcpu.ring());
+            let area = pv.steal_area(vm);
+            let written = area.try_write_byte(PREEMPTED_OFFSET, PREEMPTED, vcpu.ring());
             pv.preempted = written.is_ok();
         }
     }
@@ -274,8 +289,9 @@ impl Owned {
         if stopped {
             flags |= STOPPED;
         }
+        let area = pv.clock_place.open(vm.memory(), gpa, CLOCK_SIZE);
         // What the guest has not cleared stays.
-        let old = vm.memory().read_word::<u8>(offset(gpa, 29)).unwrap_or(0);
+        let old = area.read::<u8>(FLAGS_OFFSET).unwrap_or(0);
         flags |= old & STOPPED;
         let mut data = [0; 24];
         let fields = [
@@ -290,13 +306,13 @@ impl Owned {
                 target.copy_from_slice(bytes);
             }
         }
-        let _ = versioned(vm, gpa, 0, |vm| vm.memory().write(offset(gpa, 8), &data));
+        let _ = versioned(&area, 0, || area.write_bytes(8, &data));
     }
 
     fn write_steal_time(&mut self, vm: &Vm) {
-        let gpa = self.state.pv.steal_area();
+        let area = self.state.pv.steal_area(vm);
         // The vCPU runs: it is not preempted.
-        match take_preempted(vm, gpa) {
+        match take_preempted(&area) {
             Ok(preempted) => {
                 self.state.pv.preempted = false;
                 if preempted & FLUSH_TLB != 0 && self.state.has_pv(Feature::TlbFlush) {
@@ -308,10 +324,9 @@ impl Owned {
         }
         let delay = run_delay();
         let stolen = delay.wrapping_sub(self.state.pv.last_delay);
-        let written = versioned(vm, gpa, 8, |vm| {
-            let memory = vm.memory();
-            let steal: u64 = memory.read_word(gpa)?;
-            memory.write(gpa, &steal.wrapping_add(stolen).to_le_bytes())
+        let written = versioned(&area, STEAL_VERSION_OFFSET, || {
+            let steal: u64 = area.read(0)?;
+            area.write(0, steal.wrapping_add(stolen))
         });
         if written.is_ok() {
             self.state.pv.last_delay = delay;
@@ -322,39 +337,30 @@ impl Owned {
 /// Returns what is in the byte that tells whether the vCPU is preempted, having cleared it.
 ///
 /// Other vCPUs add a flag for as long as the first is set, so this is one access.
-fn take_preempted(vm: &Vm, area: Gpa) -> Result<u8> {
+fn take_preempted(area: &Area<'_>) -> Result<u8> {
     /// A guest that writes there all the time gets its flush without being asked.
     const ATTEMPTS: u32 = 16;
-    let memory = vm.memory();
-    let gpa = offset(area, PREEMPTED_OFFSET);
-    let mut old: u8 = memory.read_word(gpa)?;
+    let mut old: u8 = area.read(PREEMPTED_OFFSET)?;
     for _ in 0..ATTEMPTS {
         if old == 0 {
             return Ok(0);
         }
-        match memory.compare_exchange(gpa, old, 0)? {
+        match area.compare_exchange(PREEMPTED_OFFSET, old, 0)? {
             Ok(()) => return Ok(old),
             Err(now) => old = now,
         }
     }
-    memory.write(gpa, &[0])?;
+    area.write(PREEMPTED_OFFSET, 0_u8)?;
     Ok(FLUSH_TLB)
 }
 
-/// Returns the address `by` bytes further.
-fn offset(gpa: Gpa, by: u64) -> Gpa {
-    Gpa::new(gpa.value().wrapping_add(by))
-}
-
-/// Writes something whose version, at `at` from `gpa`, is odd meanwhile and a higher even number then.
-fn versioned(vm: &Vm, gpa: Gpa, at: u64, write: impl FnOnce(&Vm) -> Result) -> Result {
-    let memory = vm.memory();
-    let version = offset(gpa, at);
+/// Writes something whose version, at offset `at`, is odd meanwhile and a higher even number then.
+fn versioned(area: &Area<'_>, at: u64, write: impl FnOnce() -> Result) -> Result {
     // The first time there may be anything.
-    let odd = memory.read_word::<u32>(version)?.wrapping_add(1) | 1;
-    memory.write(version, &odd.to_le_bytes())?;
-    let result = write(vm);
-    memory.write(version, &odd.wrapping_add(1).to_le_bytes())?;
+    let odd = area.read::<u32>(at)?.wrapping_add(1) | 1;
+    area.write(at, odd)?;
+    let result = write();
+    area.write(at, odd.wrapping_add(1))?;
     result
 }
 
@@ -364,12 +370,12 @@ fn write_wall_clock(vm: &Vm, gpa: u64) -> Result {
     if gpa == 0 {
         return Ok(());
     }
-    let gpa = Gpa::new(gpa);
+    let area = Place::default().open(vm.memory(), Gpa::new(gpa), 12);
     let epoch = vm.clock().epoch_ns();
     // CAST: Seconds until 2106, and below a thousand million.
     let (seconds, ns) = ((epoch / NS_PER_SEC) as u32, (epoch % NS_PER_SEC) as u32);
-    versioned(vm, gpa, 0, |vm| {
-        vm.memory().write(offset(gpa, 4), &seconds.to_le_bytes())?;
-        vm.memory().write(offset(gpa, 8), &ns.to_le_bytes())
+    versioned(&area, 0, || {
+        area.write(4, seconds)?;
+        area.write(8, ns)
     })
 }

@@ -265,7 +265,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         }
     }
 
-    vcpu.fill_vapic(vm.memory(), &owned.state);
+    vcpu.fill_vapic(vm.memory(), &mut owned.state);
     vcpu.offer_eoi(vm, &mut owned.state);
     // Whatever led here was no exit that the loop below deals with alone.
     speculation::host_data_touched();
@@ -282,7 +282,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         }
         step
     };
-    vcpu.read_vapic(vm.memory(), &owned.state);
+    vcpu.read_vapic(vm.memory(), &mut owned.state);
     vcpu.take_back_eoi(vm, &mut owned.state);
     match step {
         Step::Resume => Ok(Next::Resume),

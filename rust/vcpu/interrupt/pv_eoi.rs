@@ -9,6 +9,10 @@
 //! that runs. See Documentation/virt/kvm/x86/msr.rst in the kernel's source.
 
 use crate::{
+    memory::{
+        Area,
+        Place, //
+    },
     vcpu::{
         state::State,
         Vcpu, //
@@ -32,6 +36,7 @@ const PENDING: u8 = 1;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PvEoi {
     msr: u64,
+    place: Place,
     /// The bit is set in guest memory.
     offered: bool,
 }
@@ -65,9 +70,16 @@ impl PvEoi {
         *self = Self::default();
     }
 
-    /// Returns the address of the byte, if the guest uses it.
-    fn address(&self) -> Option<Gpa> {
-        (self.msr & ENABLED != 0).then(|| Gpa::new(self.msr & !ENABLED))
+    /// Returns whether the guest uses the byte.
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.msr & ENABLED != 0
+    }
+
+    /// Opens the byte.
+    fn open<'a>(&mut self, vm: &'a Vm) -> Area<'a> {
+        self.place
+            .open(vm.memory(), Gpa::new(self.msr & !ENABLED), 1)
     }
 }
 
@@ -76,18 +88,18 @@ impl Vcpu {
     /// hear of that at once. Sleeps.
     #[inline]
     pub(crate) fn offer_eoi(&self, vm: &Vm, state: &mut State) {
-        if let Some(address) = state.pv_eoi.address() {
-            self.offer_eoi_at(vm, state, address);
+        if state.pv_eoi.is_used() {
+            self.offer_eoi_in_use(vm, state);
         }
     }
 
-    fn offer_eoi_at(&self, vm: &Vm, state: &mut State, address: Gpa) {
+    fn offer_eoi_in_use(&self, vm: &Vm, state: &mut State) {
         let is_wanted = |vector| vm.irqs().is_some_and(|irqs| irqs.may_want_end(vector));
         let can_wait = self
             .controller()
             .is_some_and(|controller| controller.lapic().end_can_wait(is_wanted));
         if can_wait && !state.pv_eoi.offered {
-            state.pv_eoi.offered = vm.memory().write(address, &[PENDING]).is_ok();
+            state.pv_eoi.offered = state.pv_eoi.open(vm).write(0, PENDING).is_ok();
         }
     }
 
@@ -101,14 +113,13 @@ impl Vcpu {
 
     fn take_back_offered_eoi(&self, vm: &Vm, state: &mut State) {
         state.pv_eoi.offered = false;
-        let Some(address) = state.pv_eoi.address() else {
+        if !state.pv_eoi.is_used() {
             return;
-        };
-        let mut byte = [0];
+        }
+        let area = state.pv_eoi.open(vm);
         // As in KVM, where memory went away the interrupt counts as ended.
-        let untouched = vm.memory().read(address, &mut byte).is_ok()
-            && byte.iter().all(|byte| byte & PENDING != 0)
-            && vm.memory().write(address, &[0]).is_ok();
+        let untouched =
+            area.read::<u8>(0).is_ok_and(|byte| byte & PENDING != 0) && area.write(0, 0_u8).is_ok();
         if untouched {
             return;
         }

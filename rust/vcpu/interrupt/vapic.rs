@@ -19,7 +19,10 @@
 
 use crate::{
     lapic::Priorities,
-    memory::GuestMemory,
+    memory::{
+        GuestMemory,
+        Place, //
+    },
     vcpu::{
         request::Request,
         state::State,
@@ -50,6 +53,7 @@ pub(crate) struct Vapic {
     access: Option<TprAccess>,
     /// Where the word is.
     address: Option<Gpa>,
+    place: Place,
 }
 
 impl Vapic {
@@ -124,20 +128,23 @@ impl Vcpu {
     /// Fills the word, if there is one; the guest is about to be entered. Sleeps.
     ///
     /// An interrupt that this entry injects is shown as requested still, which costs a hypercall at most.
-    pub(crate) fn fill_vapic(&self, memory: &GuestMemory, state: &State) {
-        if let (Some(address), Some(controller)) = (state.vapic.address, self.controller()) {
+    #[inline]
+    pub(crate) fn fill_vapic(&self, memory: &GuestMemory, state: &mut State) {
+        let vapic = &mut state.vapic;
+        if let (Some(address), Some(controller)) = (vapic.address, self.controller()) {
             let word = pack(controller.lapic().priorities());
             // As in KVM, memory that went away is the client's affair.
-            let _ = memory.write(address, &word.to_le_bytes());
+            let _ = vapic.place.open(memory, address, SIZE).write(0, word);
         }
     }
 
     /// Takes the TPR from the word, if there is one; the guest has exited. Sleeps.
-    pub(crate) fn read_vapic(&self, memory: &GuestMemory, state: &State) {
-        if let (Some(address), Some(controller)) = (state.vapic.address, self.controller()) {
-            let mut word = [0; SIZE as usize];
-            if memory.read(address, &mut word).is_ok() {
-                let [tpr, ..] = word;
+    #[inline]
+    pub(crate) fn read_vapic(&self, memory: &GuestMemory, state: &mut State) {
+        let vapic = &mut state.vapic;
+        if let (Some(address), Some(controller)) = (vapic.address, self.controller()) {
+            // The lowest byte.
+            if let Ok(tpr) = vapic.place.open(memory, address, SIZE).read::<u8>(0) {
                 controller.lapic().set_tpr(tpr);
             }
         }
