@@ -74,6 +74,7 @@ pub(crate) use apic_access::{
     APIC_ACCESS, //
 };
 pub(crate) use fault::{
+    AtOnce,
     FaultAccess,
     Resolved, //
 };
@@ -408,11 +409,16 @@ impl<R: RemoteFlush> Mmu<R> {
         with_core!(self, core => core.logs_writes())
     }
 
-    /// Returns whether the guest can go on that tried to write at `gpa`, because only a log of writes kept
-    /// it from it. Does not sleep.
+    /// Makes the translation that a fault at `gpa` asks for, if that takes neither sleep nor memory; `None` leaves
+    /// it to [`Self::fault`], under whose conditions this is called.
     #[inline]
-    pub(crate) fn disarm(&self, gpa: Gpa, access: FaultAccess, ring: Option<&DirtyRing>) -> bool {
-        with_core!(self, core => core.disarm(gpa, access, ring))
+    pub(crate) fn fault_at_once(
+        &self,
+        gpa: Gpa,
+        access: FaultAccess,
+        ring: Option<&DirtyRing>,
+    ) -> Option<AtOnce> {
+        with_core!(self, core => core.fault_at_once(gpa, access, ring))
     }
 
     /// Returns whether the processor can log the pages that vCPUs write.

@@ -71,6 +71,11 @@ impl UserPage {
         }
     }
 
+    /// Returns the page behind `hva` in the calling process if it is there and mapped writable. Does not sleep.
+    pub(crate) fn lookup_at_hand(hva: Hva) -> Option<Self> {
+        Self::get_fast(hva)
+    }
+
     /// Returns the page's frame number.
     pub(crate) fn pfn(&self) -> Pfn {
         self.pfn

@@ -38,7 +38,7 @@ const MOST: usize = GROUP as usize - 1;
 
 impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Maps small pages behind the one of `found`, which was just mapped. Does not sleep.
-    pub(super) fn map_around(&self, found: &Found) {
+    pub(super) fn map_around(&self, found: &Found<'_>) {
         let flags = found.slot.flags();
         if flags.log_dirty || flags.read_only || found.slot.file().is_some() {
             return;

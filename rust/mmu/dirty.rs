@@ -29,6 +29,7 @@ use super::{
         Leaf, //
     },
     fault::FaultAccess,
+    invalidation::Sample,
     level::Level,
     table::{
         Content,
@@ -61,7 +62,7 @@ use crate::{
     },
     x86::addr::{
         Gfn,
-        Gpa, //
+        Hva, //
     },
 };
 use kernel::{
@@ -401,22 +402,19 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         }
     }
 
-    /// Returns whether the guest can go on that tried to write at `gpa`, because the page was armed.
+    /// Returns whether the guest can go on that tried to write `gfn` of `slot`, at `hva`, because the page was
+    /// armed. The slot was looked up after `sample`.
     ///
     /// Does not sleep.
-    pub(super) fn disarm(&self, gpa: Gpa, access: FaultAccess, ring: Option<&DirtyRing>) -> bool {
-        if !access.write || self.logging_slots.load(Relaxed) == 0 {
-            return false;
-        }
-        let gfn = gpa.gfn();
-        let sample = self.invalidation.sample();
-        let slots = self.memory.snapshot();
-        let Some(slot) = slots.find(gfn).filter(|slot| slot.flags().log_dirty) else {
-            return false;
-        };
-        let Some(hva) = slot.gfn_to_hva(gfn) else {
-            return false;
-        };
+    pub(super) fn disarm(
+        &self,
+        sample: Sample,
+        slot: &Slot,
+        gfn: Gfn,
+        hva: Hva,
+        access: FaultAccess,
+        ring: Option<&DirtyRing>,
+    ) -> bool {
         let locked = self.direct.share();
         // The log must be that of the slot as it is now.
         if self.is_stale(sample, hva, Level::Page4K) {

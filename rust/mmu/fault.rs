@@ -39,10 +39,7 @@ use crate::{
         Hva, //
     },
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 /// What the guest did when it faulted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,11 +89,23 @@ pub(crate) enum Resolved {
     ReadOnlySlot,
 }
 
+/// What became of a fault that needed nothing that is not at hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the guest can go on at once"]
+pub(crate) enum AtOnce {
+    /// There is a translation now.
+    Mapped,
+    /// There is, and only a log of writes had kept the guest from it.
+    Disarmed,
+    /// There was a translation already.
+    Spurious,
+}
+
 /// A page that the host gave, with what is needed to tell whether it still does.
-pub(super) struct Found {
+pub(super) struct Found<'a> {
     page: UserPage,
     /// The slot.
-    pub(super) slot: Arc<Slot>,
+    pub(super) slot: &'a Slot,
     /// The frame.
     pub(super) gfn: Gfn,
     /// Where it is in the client's address space.
@@ -128,6 +137,53 @@ struct Attempt<'a> {
 }
 
 impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
+    /// Makes the translation that a fault at `gpa` asks for, if all that it takes is at hand: a page that the
+    /// host has mapped for writing, and the tables. `None` leaves it to [`Self::fault`].
+    ///
+    /// Does not sleep.
+    pub(super) fn fault_at_once(
+        &self,
+        gpa: Gpa,
+        access: FaultAccess,
+        ring: Option<&DirtyRing>,
+    ) -> Option<AtOnce> {
+        let gfn = gpa.gfn();
+        if !self.direct.covers(gfn) {
+            return None;
+        }
+        let sample = self.invalidation.sample();
+        let slots = self.memory.snapshot();
+        let slot = slots.find(gfn)?;
+        let hva = slot.gfn_to_hva(gfn)?;
+        let flags = slot.flags();
+        if flags.log_dirty && access.write && self.disarm(sample, slot, gfn, hva, access, ring) {
+            return Some(AtOnce::Disarmed);
+        }
+        if flags.read_only || slot.file().is_some() || !self.inhibits.allow(slot) {
+            return None;
+        }
+        let found = Found {
+            page: UserPage::lookup_at_hand(hva)?,
+            slot,
+            gfn,
+            hva,
+            sample,
+        };
+        let mapping = self.mapping(&found, access);
+        let outcome = {
+            let locked = self.direct.share();
+            self.map_checked(&locked, &found, &mapping, ring, &mut TableStock::new())?
+        };
+        match outcome {
+            Outcome::Mapped => {
+                self.map_more(&found, &mapping);
+                Some(AtOnce::Mapped)
+            }
+            Outcome::Spurious => Some(AtOnce::Spurious),
+            _ => None,
+        }
+    }
+
     /// Returns once the guest can go on at `gpa`, or must do so otherwise.
     pub(super) fn fault(
         &self,
@@ -182,7 +238,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             };
             let found = Found {
                 page,
-                slot,
+                slot: &slot,
                 gfn,
                 hva,
                 sample,
@@ -201,7 +257,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Maps what was found, `None` if it is not to be relied on any more.
     fn install(
         &self,
-        found: &Found,
+        found: &Found<'_>,
         attempt: Attempt<'_>,
         stock: &mut TableStock<F>,
     ) -> Result<Option<(Resolved, Level)>> {
@@ -213,9 +269,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             };
             match outcome {
                 Some(Outcome::Mapped) => {
-                    if F::MAPS_AROUND && mapping.level == Level::Page4K {
-                        self.map_around(found);
-                    }
+                    self.map_more(found, &mapping);
                     return Ok(Some((Resolved::Mapped, mapping.level)));
                 }
                 Some(Outcome::Spurious) => return Ok(Some((Resolved::Spurious, mapping.level))),
@@ -228,11 +282,19 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         }
     }
 
+    /// Maps the pages around a small one, where the format asks for it.
+    #[inline]
+    fn map_more(&self, found: &Found<'_>, mapping: &Mapping) {
+        if F::MAPS_AROUND && mapping.level == Level::Page4K {
+            self.map_around(found);
+        }
+    }
+
     /// Maps what was found if that is still what the host has; `None` if not.
     fn map_checked<G: Locked<F>>(
         &self,
         locked: &G,
-        found: &Found,
+        found: &Found<'_>,
         mapping: &Mapping,
         ring: Option<&DirtyRing>,
         stock: &mut TableStock<F>,
@@ -255,7 +317,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
 
     /// Takes out what is in the way of `mapping`: a table where a larger page goes now, or a larger
     /// page of which only a part may stay.
-    fn clear_way(&self, found: &Found, mapping: &Mapping) {
+    fn clear_way(&self, found: &Found<'_>, mapping: &Mapping) {
         let locked = self.direct.exclude();
         if !self.is_stale(found.sample, found.hva, mapping.level) {
             self.direct.clear_way(&locked, mapping);
@@ -274,7 +336,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     }
 
     /// Returns how the found page is to be mapped.
-    fn mapping(&self, found: &Found, access: FaultAccess) -> Mapping {
+    fn mapping(&self, found: &Found<'_>, access: FaultAccess) -> Mapping {
         let largest = self.level(found);
         let small_only = access.execute && largest > Level::Page4K && self.executes_small_pages();
         let level = if small_only { Level::Page4K } else { largest };
@@ -305,7 +367,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     }
 
     /// Returns the largest size that the slot, the alignment and the host's own tables allow.
-    fn level(&self, found: &Found) -> Level {
+    fn level(&self, found: &Found<'_>) -> Level {
         if found.slot.flags().log_dirty || found.slot.file().is_some() {
             return Level::Page4K;
         }

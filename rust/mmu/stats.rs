@@ -76,10 +76,12 @@ impl PageStats {
 
     /// Counts an entry of size `level` that was put into a table.
     pub(super) fn count_mapped(&self, level: Level) {
-        let mut one = PageCounts::default();
-        one.add(level, 1);
-        Self::change(&self.mapped, one, u64::wrapping_add);
-        Self::change(&self.ever, one, u64::wrapping_add);
+        let index = usize::from(level.number().wrapping_sub(1));
+        for counts in [&self.mapped, &self.ever] {
+            if let Some(count) = counts.get(index) {
+                count.add(1, Relaxed);
+            }
+        }
     }
 
     /// Counts an entry of size `level` that was replaced by a table of those of the size below.

@@ -35,7 +35,9 @@ use super::{
 };
 use crate::{
     bindings,
+    linux::speculation,
     mmu::{
+        AtOnce,
         FaultAccess,
         Resolved,
         APIC_ACCESS, //
@@ -253,13 +255,21 @@ fn apic_access(
 
 /// Lets the guest go on after a fault, or leaves that to what may sleep.
 fn start_fault(vm: &Vm, vcpu: &Vcpu, gpa: Gpa, access: FaultAccess) -> Step {
-    if vm.mmu().disarm(gpa, access, vcpu.ring()) {
-        vcpu.check_ring();
-        vcpu.count_event(Event::FaultFixed);
+    let Some(done) = vm.mmu().fault_at_once(gpa, access, vcpu.ring()) else {
+        return Step::Later(Later::Fault(gpa, access));
+    };
+    vcpu.check_ring();
+    vcpu.count_event(match done {
+        AtOnce::Mapped | AtOnce::Disarmed => Event::FaultFixed,
+        AtOnce::Spurious => Event::FaultSpurious,
+    });
+    if done == AtOnce::Disarmed {
         vcpu.count_event(Event::FaultFast);
-        return Step::Resume;
+    } else {
+        // The host's own tables were looked at.
+        speculation::host_data_touched();
     }
-    Step::Later(Later::Fault(gpa, access))
+    Step::Resume
 }
 
 /// Raises an exception in the guest instead of finishing the instruction.
