@@ -62,8 +62,16 @@ module! {
 struct ClearVmcss;
 
 impl CpuExit for ClearVmcss {
-    fn leave_cpu(cpu: u32) {
-        vmx::vmcs::clear_all_on(cpu);
+    fn going_down() {
+        vmx::vmcs::stop();
+    }
+
+    fn leave_cpu(cpu: u32) -> u32 {
+        vmx::vmcs::clear_all_on(cpu)
+    }
+
+    fn emergency() -> u32 {
+        vmx::vmcs::emergency_clear()
     }
 }
 
@@ -103,7 +111,6 @@ impl Drop for Globals {
     fn drop(&mut self) {
         system::exit();
         vcpu::stats::exit();
-        vmx::vmcs::exit();
     }
 }
 

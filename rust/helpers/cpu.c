@@ -5,6 +5,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/entry-virt.h>
 #include <linux/irqflags.h>
+#include <linux/list.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/reboot.h>
@@ -82,6 +83,42 @@ u64 kvm_rs_current_vmcs(void)
 void kvm_rs_set_current_vmcs(u64 address)
 {
 	this_cpu_write(current_vmcs, address);
+}
+
+/* The VMCSs that are active on the CPU. Changed with interrupts off, walked by NMIs too. */
+static DEFINE_PER_CPU(struct list_head, active_vmcss);
+
+void kvm_rs_active_vmcs_init(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		INIT_LIST_HEAD(per_cpu_ptr(&active_vmcss, cpu));
+}
+
+void kvm_rs_active_vmcs_add(struct list_head *link)
+{
+	list_add(link, this_cpu_ptr(&active_vmcss));
+}
+
+void kvm_rs_active_vmcs_remove(struct list_head *link)
+{
+	list_del(link);
+}
+
+/**
+ * kvm_rs_active_vmcs_for_each() - Call a function with each link in this CPU's list
+ * @function:	May remove the link that it is given
+ * @data:	Its second argument
+ *
+ * Context: Interrupts off.
+ */
+void kvm_rs_active_vmcs_for_each(void (*function)(struct list_head *link, void *data), void *data)
+{
+	struct list_head *link, *next;
+
+	list_for_each_safe(link, next, this_cpu_ptr(&active_vmcss))
+		function(link, data);
 }
 
 static void acknowledge_kick(void *unused)

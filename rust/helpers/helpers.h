@@ -16,6 +16,7 @@ struct preempt_notifier;
 struct preempt_ops;
 struct vm_fault;
 struct kvm_rs_guest_regs;
+struct list_head;
 
 /* clock.c */
 
@@ -45,6 +46,10 @@ unsigned int kvm_rs_this_cpu(void);
 void kvm_rs_smp_mb(void);
 u64 kvm_rs_current_vmcs(void);
 void kvm_rs_set_current_vmcs(u64 address);
+void kvm_rs_active_vmcs_init(void);
+void kvm_rs_active_vmcs_add(struct list_head *link);
+void kvm_rs_active_vmcs_remove(struct list_head *link);
+void kvm_rs_active_vmcs_for_each(void (*function)(struct list_head *link, void *data), void *data);
 void kvm_rs_send_reschedule(unsigned int cpu);
 void kvm_rs_kick_cpus_and_wait(const unsigned long *cpus);
 bool kvm_rs_guest_work_pending(void);
@@ -74,6 +79,10 @@ u64 kvm_rs_rdtsc(void);
 void kvm_rs_machine_check(void);
 void kvm_rs_load_debug_registers(const unsigned long address[4]);
 void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4]);
+
+/* virt.c */
+int kvm_rs_emergency_register(void (*callback)(void));
+void kvm_rs_emergency_unregister(void);
 
 /* host_state.c */
 

@@ -15,6 +15,7 @@
 #include <linux/sysfs.h>
 
 #include <asm/cpufeature.h>
+#include <asm/virt.h>
 
 #include "helpers.h"
 
@@ -210,6 +211,9 @@ bool kvm_rs_wants_vmcs_dump(void)
 {
 	static DEFINE_RATELIMIT_STATE(dumps, DEFAULT_RATELIMIT_INTERVAL, 1);
 
+	/* After VMXOFF for a reboot, all fail. */
+	if (READ_ONCE(virt_rebooting) || kvm_rs_system_is_going_down())
+		return false;
 	if (!READ_ONCE(dump_invalid_vmcs)) {
 		pr_warn_ratelimited("VM entry failed; dump_invalid_vmcs=1 would print the VMCS\n");
 		return false;

@@ -5,6 +5,16 @@
 //! Core x86 owns VMXON and VMXOFF and counts its users on each CPU. This file takes one such count on
 //! each CPU that is or comes online, and gives it back when the CPU goes offline, at unload, and when
 //! the system goes down, since the firmware cannot start a CPU that blocks INIT.
+//!
+//! How a CPU leaves VMX operation:
+//!
+//! | on the way to                      | called here              | by                                 |
+//! |------------------------------------|--------------------------|------------------------------------|
+//! | the CPU's end, suspend             | `offline`, `suspend`     | that CPU, which runs no vCPU       |
+//! | a reboot or kexec that was ordered | `shutdown`, on each CPU  | a call, beside threads that run on |
+//! | a crash, a restart in an emergency | `emergency`, on each CPU | an interrupt or an NMI, the last   |
+//!
+//! The last is core x86's only callback of that kind. While kvm_intel is loaded, it has it.
 
 use crate::bindings;
 use core::{
@@ -22,12 +32,18 @@ use kernel::{
 
 /// What must happen on a CPU before it leaves VMX operation.
 pub(crate) trait CpuExit {
-    /// Makes every VMCS that is active on this CPU inactive.
+    /// Called before the first CPU leaves on the way to a reboot or to another kernel.
+    fn going_down();
+
+    /// Makes every VMCS that is active on this CPU inactive, and returns how many were.
     ///
-    /// Called on that CPU when it goes offline, and on the boot CPU when the system is suspended, then
-    /// with interrupts off. No vCPU can run on it. Not called on the way to a reboot, when nobody will
-    /// ever look at a VMCS again.
-    fn leave_cpu(cpu: u32);
+    /// Called on that CPU when it goes offline, when the system is suspended or goes down.
+    fn leave_cpu(cpu: u32) -> u32;
+
+    /// Does the same where all else has failed; returns how many VMCSs there were.
+    ///
+    /// Called on each CPU with interrupts off, maybe in an NMI, after which no thread runs there.
+    fn emergency() -> u32;
 }
 
 /// Per-CPU flags: whether this module counts as a user of VMX on the CPU.
@@ -35,12 +51,16 @@ pub(crate) trait CpuExit {
 /// Each is changed only on its own CPU.
 static ENABLED: [Atomic<bool>; MAX_CPUS] = [const { Atomic::new(false) }; MAX_CPUS];
 
+/// How many VMCSs were cleared where CPUs left VMX operation.
+static CLEARED: Atomic<u32> = Atomic::new(0);
+
 /// The largest number of CPUs a kernel can be configured for.
 const MAX_CPUS: usize = kernel::bindings::NR_CPUS as usize;
 
 /// VMX operation on all CPUs, for as long as it exists.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Virtualization<T: CpuExit> {
+    emergency: Emergency,
     state: i32,
     #[pin]
     syscore: Opaque<bindings::syscore>,
@@ -63,13 +83,13 @@ extern "C" fn online(cpu: u32) -> i32 {
     ret
 }
 
-fn leave(cpu: u32, clear: impl FnOnce(u32)) {
+fn leave<T: CpuExit>(cpu: u32) {
     let Some(flag) = ENABLED.get(cpu as usize) else {
         return;
     };
     if flag.load(Relaxed) {
         flag.store(false, Relaxed);
-        clear(cpu);
+        CLEARED.fetch_add(T::leave_cpu(cpu), Relaxed);
         // SAFETY: The flag told that `online` took a reference on this CPU that was not yet given
         // back, and all VMCSs of ours are inactive here.
         unsafe { bindings::kvm_rs_virt_put() };
@@ -77,23 +97,31 @@ fn leave(cpu: u32, clear: impl FnOnce(u32)) {
 }
 
 extern "C" fn offline<T: CpuExit>(cpu: u32) -> i32 {
-    leave(cpu, T::leave_cpu);
+    leave::<T>(cpu);
     0
 }
 
-extern "C" fn leave_this_cpu(_data: *mut c_void) {
+extern "C" fn leave_this_cpu<T: CpuExit>(_data: *mut c_void) {
     // SAFETY: Called with interrupts off, so the CPU does not change.
-    leave(unsafe { bindings::kvm_rs_this_cpu() }, |_| {});
+    leave::<T>(unsafe { bindings::kvm_rs_this_cpu() });
 }
 
-extern "C" fn shutdown(_data: *mut c_void) {
+extern "C" fn shutdown<T: CpuExit>(_data: *mut c_void) {
+    T::going_down();
+    CLEARED.store(0, Relaxed);
     // SAFETY: The function is called on each CPU with interrupts off and does not sleep.
-    unsafe { bindings::kvm_rs_on_each_cpu(Some(leave_this_cpu)) };
+    unsafe { bindings::kvm_rs_on_each_cpu(Some(leave_this_cpu::<T>)) };
+    pr_info!("{} VMCSs cleared on the way down\n", CLEARED.load(Relaxed));
+}
+
+extern "C" fn emergency<T: CpuExit>() {
+    let cleared = T::emergency();
+    pr_info!("{} VMCSs cleared in an emergency\n", cleared);
 }
 
 extern "C" fn suspend<T: CpuExit>(_data: *mut c_void) -> i32 {
     // SAFETY: Only the boot CPU is left, with interrupts off.
-    leave(unsafe { bindings::kvm_rs_this_cpu() }, T::leave_cpu);
+    leave::<T>(unsafe { bindings::kvm_rs_this_cpu() });
     0
 }
 
@@ -105,6 +133,26 @@ extern "C" fn resume(_data: *mut c_void) {
     }
 }
 
+/// The registration of [`emergency`].
+struct Emergency(());
+
+impl Emergency {
+    /// Has [`emergency`] called for as long as the value exists.
+    fn new<T: CpuExit>() -> Result<Self> {
+        // SAFETY: The function is unregistered in `drop`, which waits until no call runs.
+        let ret = unsafe { bindings::kvm_rs_emergency_register(Some(emergency::<T>)) };
+        kernel::error::to_result(ret)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Emergency {
+    fn drop(&mut self) {
+        // SAFETY: It was registered by `new`.
+        unsafe { bindings::kvm_rs_emergency_unregister() };
+    }
+}
+
 /// Gives each `T` its syscore operations.
 struct Operations<T>(core::marker::PhantomData<T>);
 
@@ -112,7 +160,7 @@ impl<T: CpuExit> Operations<T> {
     const TABLE: bindings::syscore_ops = bindings::syscore_ops {
         suspend: Some(suspend::<T>),
         resume: Some(resume),
-        shutdown: Some(shutdown),
+        shutdown: Some(shutdown::<T>),
     };
 }
 
@@ -130,6 +178,7 @@ impl<T: CpuExit> Virtualization<T> {
                 // SAFETY: As above.
                 unsafe { (&raw mut (*slot).data).write(ptr::null_mut()) };
             }),
+            emergency: Emergency::new::<T>()?,
             state: {
                 // SAFETY: Both functions stay until the state is removed in `drop`.
                 let state = unsafe {

@@ -8,10 +8,27 @@
 //!
 //! On the way to a reboot another CPU takes this one out of VMX operation, whatever it is doing. Then
 //! each of these faults, and does nothing: what VMREAD gives is meaningless, and no guest is entered
-//! any more.
+//! any more. Where kvm_intel keeps the CPU in VMX operation meanwhile, they fail for want of a VMCS.
 
 use crate::x86::addr::Hpa;
 use core::arch::asm;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+/// Whether the system goes down.
+static MAY_FAIL: Atomic<bool> = Atomic::new(false);
+
+/// Notes that the system goes down, so that it is no mistake if instructions fail.
+pub(super) fn let_fail() {
+    MAY_FAIL.store(true, Relaxed);
+}
+
+/// Returns whether [`let_fail`] was called.
+pub(super) fn may_fail() -> bool {
+    MAY_FAIL.load(Relaxed)
+}
 
 /// An entry of the kernel's exception table: a fault at label 2 goes on at label 3.
 macro_rules! on_fault_skip {
@@ -82,7 +99,7 @@ pub(super) unsafe fn vmread(encoding: u32) -> u64 {
     {
         // SAFETY: By the function's requirement.
         let value = unsafe { vmread_if_present(encoding) };
-        kernel::warn_on!(value.is_none());
+        kernel::warn_on!(value.is_none() && !may_fail());
         value.unwrap_or(0)
     }
 }
@@ -149,7 +166,7 @@ pub(super) unsafe fn vmwrite(encoding: u32, value: u64) {
                 options(nostack),
             )
         };
-        kernel::warn_on!(failed != 0);
+        kernel::warn_on!(failed != 0 && !may_fail());
     }
 }
 
@@ -185,7 +202,8 @@ pub(super) unsafe fn vmptrld(region: Hpa) -> Result<(), VmxError> {
     check(failed)
 }
 
-/// Returns the address of the VMCS that is current on this CPU, all ones if there is none.
+/// Returns the address of the VMCS that is current on this CPU, all ones if there is none, 0 if the
+/// instruction faulted.
 ///
 /// # Safety
 ///
@@ -196,7 +214,9 @@ pub(super) unsafe fn vmptrst() -> u64 {
     // SAFETY: By the requirement the instruction is there; it writes eight bytes to a local.
     unsafe {
         asm!(
-            "vmptrst qword ptr [{pointer}]",
+            "2: vmptrst qword ptr [{pointer}]",
+            "3:",
+            on_fault_skip!(),
             pointer = in(reg) &raw mut pointer,
             options(nostack),
         )

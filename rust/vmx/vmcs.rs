@@ -10,7 +10,7 @@
 //!   clear ----------------> current on B <-----------------------------> active on B
 //!     ^                          |                  VMPTRLD                  |
 //!     +--------------------------+-------------------------------------------+
-//!                     VMCLEAR, executed on B: by call, offline or suspend
+//!             VMCLEAR, executed on B: by call, offline, suspend or shutdown
 //! ```
 //!
 //! [`Vmcs::make_current`] is the only way to a [`CurrentVmcs`], the proof that fields can be accessed.
@@ -24,7 +24,11 @@
 //! a call from another CPU may clear and free the VMCS that waits to be put back;
 //! [`CurrentVmcs::lend`] returns it for as long as interrupts must be taken.
 //!
-//! Lock order: the registry's spinlock is innermost and is never held across a call to another CPU.
+//! # On the way down
+//!
+//! Before a CPU leaves VMX operation it clears the VMCSs in its list, since it could write what it caches
+//! of them over the memory of whatever kernel comes next. Once the system goes down, no VMCS becomes
+//! active again: threads that still run find none current, and every VMX instruction fails.
 
 use super::{
     field::{
@@ -38,7 +42,10 @@ use super::{
 use crate::{
     linux::{
         cpu_call::call_on_cpu,
-        per_cpu,
+        per_cpu::{
+            self,
+            Link, //
+        },
         preempt::{
             with_irqs_off,
             IrqGuard,
@@ -51,10 +58,6 @@ use core::cell::Cell;
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNode, //
-    },
     sync::{
         atomic::{
             Acquire,
@@ -90,6 +93,8 @@ struct Shared {
     cpu: Atomic<i32>,
     /// Whether the next entry is VMRESUME. Changed only on the CPU that holds the VMCS.
     launched: Atomic<bool>,
+    /// Its place in the list of that CPU.
+    link: Link,
     witness: Witness,
 }
 
@@ -137,16 +142,20 @@ impl Witness {
     /// Looks at an access to a field, or an entry, on `cpu`.
     #[inline(never)]
     fn accessed(&self, cpu: u32, address: Hpa) {
+        if instruction::may_fail() {
+            return;
+        }
         // CAST: CPU numbers are small.
         kernel::warn_on!(self.active.load(Relaxed) != cpu as i32);
         // SAFETY: The CPU is in VMX operation, as it is wherever a VMCS was loaded.
         let current = unsafe { instruction::vmptrst() };
-        kernel::warn_on!(current != address.value());
+        // 0 is what an instruction that faulted leaves.
+        kernel::warn_on!(current != address.value() && current != 0);
     }
 
     /// Looks at the choice between VMLAUNCH and VMRESUME.
     fn enters(&self, launched: bool) {
-        if Self::ON {
+        if Self::ON && !instruction::may_fail() {
             kernel::warn_on!(self.launched.load(Relaxed) != launched);
         }
     }
@@ -157,26 +166,14 @@ impl Witness {
     }
 }
 
-kernel::sync::global_lock! {
-    // SAFETY: Initialised in `init`, before any VMCS or callback exists.
-    unsafe(uninit) static ALL: SpinLock<Option<RBTree<u64, Arc<Shared>>>> = None;
-}
-
-/// Prepares the bookkeeping.
+/// Prepares the CPUs' lists.
 ///
 /// # Safety
 ///
 /// Must be called exactly once, at module load, before anything else of this file.
 pub(crate) unsafe fn init() {
-    // SAFETY: Called once.
-    unsafe { ALL.init() };
-    *ALL.lock() = Some(RBTree::new());
-}
-
-/// Drops the bookkeeping at module unload, when no VMCS is left.
-pub(crate) fn exit() {
-    let all = ALL.lock().take();
-    drop(all);
+    // SAFETY: No VMCS exists yet.
+    unsafe { per_cpu::init_active_vmcss() };
 }
 
 impl Shared {
@@ -191,6 +188,8 @@ impl Shared {
         let result = unsafe { instruction::vmclear(self.address) };
         kernel::warn_on!(result.is_err());
         self.witness.cleared(cpu);
+        // SAFETY: It was put into this CPU's list when it became active here, and interrupts are off.
+        unsafe { self.link.remove() };
         if per_cpu::current_vmcs() == self.address.value() {
             per_cpu::set_current_vmcs(NONE);
         }
@@ -212,14 +211,44 @@ impl Shared {
     }
 }
 
-/// Makes every VMCS that is active on `cpu`, which must be this CPU, inactive.
-pub(crate) fn clear_all_on(cpu: u32) {
-    let all = ALL.lock();
+/// Makes every VMCS that is active on `cpu`, which must be this CPU, inactive; returns how many were.
+pub(crate) fn clear_all_on(cpu: u32) -> u32 {
+    let mut count = 0;
     with_irqs_off(|| {
-        for shared in all.iter().flat_map(RBTree::values) {
+        per_cpu::for_each_active_vmcs(|link| {
+            // SAFETY: The links in the list are those of `Shared`, which are cleared, and so taken out
+            // of the list, before they end.
+            let shared = unsafe { &*kernel::container_of!(link, Shared, link) };
             shared.clear_on_this_cpu(cpu);
-        }
+            count += 1;
+        })
     });
+    count
+}
+
+/// From now on, no VMCS becomes active on any CPU.
+///
+/// [`clear_all_on`] each CPU must follow. Threads that run on find that no VMCS is current.
+pub(crate) fn stop() {
+    instruction::let_fail();
+}
+
+/// Executes VMCLEAR on all VMCSs that are active on this CPU, which leaves VMX operation and will not run
+/// any thread again; returns how many there are.
+///
+/// May interrupt anything on this CPU, and changes nothing that it may have interrupted the change of.
+pub(crate) fn emergency_clear() -> u32 {
+    instruction::let_fail();
+    let mut count = 0;
+    per_cpu::for_each_active_vmcs(|link| {
+        // SAFETY: As in `clear_all_on`; an NMI finds the list whole.
+        let shared = unsafe { &*kernel::container_of!(link, Shared, link) };
+        // SAFETY: The VMCS is active on this CPU, or was about to be. Whoever was to use it will not run
+        // again.
+        let _ = unsafe { instruction::vmclear(shared.address) };
+        count += 1;
+    });
+    count
 }
 
 /// What [`Vmcs::make_current`] did.
@@ -255,6 +284,7 @@ impl Vmcs {
                 address,
                 cpu: Atomic::new(NOWHERE),
                 launched: Atomic::new(false),
+                link: Link::new(),
                 witness: Witness::new(),
             },
             GFP_KERNEL,
@@ -266,9 +296,6 @@ impl Vmcs {
             // SAFETY: The region is new, the CPU is in VMX operation while the module is loaded.
             unsafe { instruction::vmclear(address) }.map_err(|_| EIO)?;
         }
-        let node = RBTreeNode::new(address.value(), shared.clone(), GFP_KERNEL)?;
-        let replaced = ALL.lock().as_mut().and_then(|all| all.insert(node));
-        drop(replaced);
         Ok(Self { shared })
     }
 
@@ -288,22 +315,27 @@ impl Vmcs {
         if shared.cpu.load(Relaxed) == cpu as i32 {
             // SAFETY: The CPU is in VMX operation while the module is loaded; preemption is off.
             if unsafe { instruction::vmptrst() } != shared.address.value() {
-                self.load_on(cpu, &current);
+                self.load_on(cpu, &current, Load::Stayed);
             }
             return (current, Load::Stayed);
         }
         shared.clear();
-        self.load_on(cpu, &current);
+        self.load_on(cpu, &current, Load::Moved);
         (current, Load::Moved)
     }
 
     /// Executes VMPTRLD on `cpu`, which is this CPU, and notes it, with what was displaced.
     #[cold]
-    fn load_on(&self, cpu: u32, current: &CurrentVmcs<'_>) {
+    fn load_on(&self, cpu: u32, current: &CurrentVmcs<'_>, load: Load) {
         let irqs = IrqGuard::new();
+        if load == Load::Moved {
+            // Before it is active, so that an NMI finds it.
+            // SAFETY: It is in no list, being active nowhere; it is cleared before it ends.
+            unsafe { self.shared.link.add() };
+            // CAST: CPU numbers are small.
+            self.shared.cpu.store(cpu as i32, Release);
+        }
         let found = self.displace(cpu);
-        // CAST: CPU numbers are small.
-        self.shared.cpu.store(cpu as i32, Release);
         if let Some(found) = found {
             current.displaced.set(Some(Displaced { found, irqs }));
         }
@@ -319,12 +351,24 @@ impl Vmcs {
         let result = unsafe { instruction::vmptrld(own) };
         kernel::warn_on!(result.is_err());
         self.shared.witness.loaded(cpu);
+        if instruction::may_fail() {
+            self.unload(cpu);
+        }
         if found == NONE || found == per_cpu::current_vmcs() {
             per_cpu::set_current_vmcs(own.value());
             None
         } else {
             Some(Hpa::new(found))
         }
+    }
+
+    /// Makes the current VMCS inactive again, with no other in its place: the system goes down.
+    #[cold]
+    fn unload(&self, cpu: u32) {
+        // SAFETY: It is active on this CPU, where interrupts are off.
+        let _ = unsafe { instruction::vmclear(self.shared.address) };
+        self.shared.witness.cleared(cpu);
+        self.shared.launched.store(false, Relaxed);
     }
 }
 
@@ -348,12 +392,6 @@ impl Drop for Vmcs {
     fn drop(&mut self) {
         self.shared.clear();
         self.shared.witness.ends();
-        let address = self.shared.address.value();
-        let node = ALL
-            .lock()
-            .as_mut()
-            .and_then(|all| all.remove_node(&address));
-        drop(node);
         kernel::warn_on!(self.shared.region.abort_indicator != 0);
     }
 }
