@@ -12,6 +12,8 @@
 #include <linux/preempt.h>
 #include <linux/syscore_ops.h>
 
+#include <asm/perf_event.h>
+
 #include "helpers/eventfd.h"
 #include "helpers/guest_memfd.h"
 #include "helpers/helpers.h"

@@ -7,6 +7,7 @@ use crate::{
     linux::{
         cpu_call,
         debugfs,
+        guest,
         host::{
             self,
             HostConstants, //
@@ -67,6 +68,8 @@ pub(crate) struct Hypervisor {
     pub(crate) debugfs: Arc<debugfs::Root>,
     /// IA32_ARCH_CAPABILITIES of guests: what this host can promise.
     pub(crate) arch_capabilities: u64,
+    /// The host's perf drives performance counters.
+    pub(crate) perf_counts: bool,
     _mitigations: Mitigations,
 }
 
@@ -170,6 +173,7 @@ impl Hypervisor {
             virtualized: cpu_call::has(Feature::HYPERVISOR),
             debugfs: debugfs::Root::new(c"kvm-rs")?,
             arch_capabilities: speculation::arch_capabilities(),
+            perf_counts: guest::perf_setup(),
             _mitigations: mitigations,
         };
         hypervisor.describe();

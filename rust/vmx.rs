@@ -30,6 +30,7 @@ pub(crate) mod host_state;
 pub(crate) mod inject;
 mod instruction;
 pub(crate) mod msr_bitmap;
+pub(crate) mod perf;
 pub(crate) mod pml;
 pub(crate) mod run;
 pub(crate) mod tlb;

@@ -9,6 +9,7 @@
 #include <linux/context_tracking.h>
 #include <linux/export.h>
 #include <linux/hw_breakpoint.h>
+#include <linux/jump_label.h>
 #include <linux/kvm_host.h>
 #include <linux/linkage.h>
 #include <linux/sched/cputime.h>
@@ -17,6 +18,7 @@
 #include <asm/entry-common.h>
 #include <asm/fred.h>
 #include <asm/msr.h>
+#include <asm/perf_event.h>
 #include <asm/special_insns.h>
 #include <asm/vmx.h>
 
@@ -99,16 +101,60 @@ void kvm_rs_handle_external_interrupt(unsigned int vector)
 	x86_entry_from_kvm(EVENT_TYPE_EXTINT, vector);
 }
 
+/* Whether the host's perf drives performance counters. */
+static DEFINE_STATIC_KEY_FALSE(perf_counts);
+
+/* What perf is told of a guest's own counters: there are none. */
+static struct kvm_pmu no_counters;
+
+/**
+ * kvm_rs_perf_setup() - Look whether perf drives performance counters
+ *
+ * Return: Whether it does, so that there may be something to switch.
+ */
+bool kvm_rs_perf_setup(void)
+{
+	unsigned int count;
+	bool counts;
+
+	preempt_disable();
+	counts = perf_guest_get_msrs(&count, &no_counters);
+	preempt_enable();
+	if (counts)
+		static_branch_enable(&perf_counts);
+	return counts;
+}
+
+/**
+ * kvm_rs_perf_msrs() - Ask perf for the MSRs that differ between host and guest
+ * @count:	Where to put their number
+ *
+ * Some have the same value in both.
+ *
+ * Context: Interrupts off; what is returned is valid for as long.
+ */
+const struct perf_guest_switch_msr *kvm_rs_perf_msrs(unsigned int *count)
+{
+	const struct perf_guest_switch_msr *msrs = perf_guest_get_msrs(count, &no_counters);
+
+	if (!msrs)
+		*count = 0;
+	return msrs;
+}
+
 /**
  * kvm_rs_guest_timing_enter() - Begin guest time, in which no breakpoint of the host's hits
  *
  * Context: Interrupts off.
+ *
+ * Return: Whether perf has to be asked what to switch (kvm_rs_perf_msrs()).
  */
-void kvm_rs_guest_timing_enter(void)
+bool kvm_rs_guest_timing_enter(void)
 {
 	if (unlikely(hw_breakpoint_active()))
 		set_debugreg(DR7_FIXED_1, 7);
 	guest_timing_enter_irqoff();
+	return static_branch_unlikely(&perf_counts);
 }
 
 /**

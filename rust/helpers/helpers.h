@@ -12,6 +12,7 @@
 struct file;
 struct fpu_guest;
 struct mutex;
+struct perf_guest_switch_msr;
 struct preempt_notifier;
 struct preempt_ops;
 struct vm_fault;
@@ -159,7 +160,9 @@ void kvm_rs_xsetbv(u64 value);
 /* entry.c */
 unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched);
 void kvm_rs_handle_external_interrupt(unsigned int vector);
-void kvm_rs_guest_timing_enter(void);
+bool kvm_rs_perf_setup(void);
+const struct perf_guest_switch_msr *kvm_rs_perf_msrs(unsigned int *count);
+bool kvm_rs_guest_timing_enter(void);
 void kvm_rs_guest_timing_exit(void);
 
 /* fpu.c */

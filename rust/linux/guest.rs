@@ -4,7 +4,12 @@
 
 use crate::bindings;
 
-pub(crate) use crate::bindings::kvm_rs_guest_regs as GuestRegs;
+use super::preempt::IrqGuard;
+
+pub(crate) use crate::bindings::{
+    kvm_rs_guest_regs as GuestRegs,
+    perf_guest_switch_msr as PerfMsr, //
+};
 
 /// Enters the guest of the current VMCS and returns `true` after a VM exit, `false` if VMLAUNCH or
 /// VMRESUME failed.
@@ -31,11 +36,31 @@ pub(crate) fn handle_machine_check() {
     unsafe { bindings::kvm_rs_machine_check() };
 }
 
-/// Starts to account the task's time as guest time. Interrupts must be off.
+/// Starts to account the task's time as guest time, and returns whether perf has to be asked what to
+/// switch (see [`perf_msrs`]). Interrupts must be off.
 #[inline]
-pub(crate) fn timing_enter() {
+pub(crate) fn timing_enter() -> bool {
     // SAFETY: Interrupts are off.
-    unsafe { bindings::kvm_rs_guest_timing_enter() };
+    unsafe { bindings::kvm_rs_guest_timing_enter() }
+}
+
+/// Looks, once at load, whether the host's perf drives performance counters.
+pub(crate) fn perf_setup() -> bool {
+    // SAFETY: It is called in the module's initialisation, where it may sleep.
+    unsafe { bindings::kvm_rs_perf_setup() }
+}
+
+/// Returns the MSRs with which perf counts, or does not count, in guests on this CPU now.
+pub(crate) fn perf_msrs(_irqs_off: &IrqGuard) -> &[PerfMsr] {
+    let mut count = 0;
+    // SAFETY: Interrupts are off.
+    let msrs = unsafe { bindings::kvm_rs_perf_msrs(&mut count) };
+    if msrs.is_null() {
+        return &[];
+    }
+    // SAFETY: The shim returned the address of so many, which belong to this CPU and do not change as
+    // long as interrupts are off.
+    unsafe { core::slice::from_raw_parts(msrs, count as usize) }
 }
 
 /// Lets interrupts that came in guest time be handled, and then ends guest time. Interrupts must be off,

@@ -95,6 +95,9 @@ pub(super) fn set_up(
     if let Root::Ept(pointer) = root {
         vmcs.write(field::EPT_POINTER, pointer);
     }
+    if let Some(perf) = &state.perf {
+        perf.attach(vmcs);
+    }
     if let Some(pml) = &state.pml {
         pml.attach(vmcs);
     }

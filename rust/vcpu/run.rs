@@ -374,7 +374,9 @@ fn enter_once(
         unsafe { host::xsetbv(xcr0) };
     }
     state.debug.load();
-    guest::timing_enter();
+    if guest::timing_enter() {
+        state.follow_perf(vm, vmcs, &irqs);
+    }
 
     let tags = Tags {
         root: vcpu.root(),
@@ -461,6 +463,16 @@ impl Owned {
 }
 
 impl State {
+    /// Has the next entry switch what perf wants.
+    #[cold]
+    #[inline(never)]
+    fn follow_perf(&mut self, vm: &Vm, vmcs: &CurrentVmcs<'_>, irqs: &IrqGuard) {
+        if let Some(perf) = &mut self.perf {
+            let controls = vm.capabilities().perf_global_ctrl();
+            perf.follow(vmcs, guest::perf_msrs(irqs), controls);
+        }
+    }
+
     /// Returns XCR0 if the guest runs with another than the host.
     #[inline]
     fn guest_xcr0(&self, vm: &Vm, vmcs: &CurrentVmcs<'_>) -> Option<u64> {

@@ -50,6 +50,7 @@ use crate::{
         },
         host_state::HostControlRegisters,
         msr_bitmap::MsrBitmap,
+        perf::PerfSwitch,
         pml::PmlBuffer,
         tlb::Owed,
         vmcs::CurrentVmcs, //
@@ -198,6 +199,8 @@ pub(crate) struct State {
     pub(crate) pv: Pv,
     /// IA32_TSC_ADJUST.
     pub(crate) tsc_adjust: u64,
+    /// What is switched for the host's perf, if it drives counters.
+    pub(crate) perf: Option<PerfSwitch>,
     /// Where the processor logs the pages that the guest writes, if it can.
     pub(crate) pml: Option<PmlBuffer>,
     /// Whether it does.
@@ -258,6 +261,11 @@ impl State {
             view: View::new(tsc::UNITY)?,
             pv: Pv::default(),
             tsc_adjust: 0,
+            perf: if hypervisor.perf_counts {
+                Some(PerfSwitch::new()?)
+            } else {
+                None
+            },
             pml: if hypervisor.capabilities.pml() {
                 Some(PmlBuffer::new()?)
             } else {

@@ -12,9 +12,13 @@ use super::{
         Missing, //
     },
     flexpriority,
-    instruction::Invalidate, //
+    instruction::Invalidate,
+    perf, //
 };
-use crate::x86::msr::rdmsr;
+use crate::{
+    linux::cpu_call,
+    x86::msr::rdmsr, //
+};
 use kernel::prelude::*;
 
 /// VMX capability MSRs.
@@ -140,6 +144,7 @@ pub(crate) struct Capabilities {
     invvpid: Option<Invalidate>,
     ept_ad: bool,
     tpr_shadow: bool,
+    perf_global_ctrl: bool,
 }
 
 /// Returns the allowed settings, from the "true" MSR where the CPU has it.
@@ -188,6 +193,14 @@ impl Capabilities {
             allowed(basic, msr::ENTRY, msr::TRUE_ENTRY),
         )
         .map_err(Refusal::Control)?;
+
+        let [signature, ..] = cpu_call::cpuid(1, 0);
+        let perf_global_ctrl = exit & controls::exit::LOAD_PERF_GLOBAL_CTRL != 0
+            && entry & controls::entry::LOAD_PERF_GLOBAL_CTRL != 0
+            && !perf::loses_global_ctrl(signature);
+        // On only while perf has something to switch.
+        exit &= !controls::exit::LOAD_PERF_GLOBAL_CTRL;
+        entry &= !controls::entry::LOAD_PERF_GLOBAL_CTRL;
 
         let ept_vpid = if secondary_controls & (secondary::ENABLE_EPT | secondary::ENABLE_VPID) != 0
         {
@@ -243,6 +256,7 @@ impl Capabilities {
             invvpid,
             ept_ad,
             tpr_shadow,
+            perf_global_ctrl,
         })
     }
 
@@ -300,6 +314,11 @@ impl Capabilities {
     /// Returns whether this secondary control is on.
     pub(crate) const fn has_secondary(&self, bit: u32) -> bool {
         self.secondary & bit != 0
+    }
+
+    /// Returns whether entries and exits can switch IA32_PERF_GLOBAL_CTRL by controls of their own.
+    pub(crate) const fn perf_global_ctrl(&self) -> bool {
+        self.perf_global_ctrl
     }
 
     /// Returns whether vCPUs get a VPID.

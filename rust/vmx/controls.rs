@@ -170,6 +170,8 @@ pub(crate) mod exit {
     pub(crate) const HOST_ADDRESS_SPACE_SIZE: u32 = 1 << 9;
     /// An external interrupt is acknowledged and its vector reported.
     pub(crate) const ACKNOWLEDGE_INTERRUPT: u32 = 1 << 15;
+    /// Load the host's IA32_PERF_GLOBAL_CTRL.
+    pub(crate) const LOAD_PERF_GLOBAL_CTRL: u32 = 1 << 12;
     /// Save the guest's IA32_PAT.
     pub(crate) const SAVE_PAT: u32 = 1 << 18;
     /// Load the host's IA32_PAT.
@@ -188,6 +190,8 @@ pub(crate) mod entry {
     pub(crate) const LOAD_DEBUG_CONTROLS: u32 = 1 << 2;
     /// The guest is in IA-32e mode.
     pub(crate) const IA32E_MODE_GUEST: u32 = 1 << 9;
+    /// Load the guest's IA32_PERF_GLOBAL_CTRL.
+    pub(crate) const LOAD_PERF_GLOBAL_CTRL: u32 = 1 << 13;
     /// Load the guest's IA32_PAT.
     pub(crate) const LOAD_PAT: u32 = 1 << 14;
     /// Load the guest's IA32_EFER.
@@ -247,7 +251,7 @@ pub(super) const EXIT: Wishes = Wishes {
     required: exit::HOST_ADDRESS_SPACE_SIZE
         | exit::ACKNOWLEDGE_INTERRUPT
         | exit::SAVE_DEBUG_CONTROLS,
-    optional: EXIT_MSRS,
+    optional: EXIT_MSRS | exit::LOAD_PERF_GLOBAL_CTRL,
 };
 
 /// Exit controls without which the guest has the host's IA32_EFER and IA32_PAT.
@@ -260,7 +264,7 @@ pub(super) const ENTRY_MSRS: u32 = entry::LOAD_EFER | entry::LOAD_PAT;
 pub(super) const ENTRY: Wishes = Wishes {
     name: "VM-entry",
     required: entry::LOAD_DEBUG_CONTROLS,
-    optional: ENTRY_MSRS,
+    optional: ENTRY_MSRS | entry::LOAD_PERF_GLOBAL_CTRL,
 };
 
 #[kunit_tests(kvm_rs_controls)]

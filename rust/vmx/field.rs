@@ -140,8 +140,12 @@ fields! {
     VIRTUAL_PROCESSOR_ID: u16 = 0x0000;
     /// Physical address of the MSR bitmap.
     MSR_BITMAP: u64 = 0x2004;
-    /// Physical address and count of MSRs; counts are kept 0, EFER and PAT have their own controls.
+    /// Physical address of the MSRs that exits store; their count is kept 0.
     VM_EXIT_MSR_STORE_ADDR: u64 = 0x2006;
+    /// Physical address of the MSRs that exits load.
+    VM_EXIT_MSR_LOAD_ADDR: u64 = 0x2008;
+    /// Physical address of the MSRs that entries load.
+    VM_ENTRY_MSR_LOAD_ADDR: u64 = 0x200a;
     /// Physical address of the page-modification log.
     PML_ADDRESS: u64 = 0x200e;
     /// What is added to the TSC that the guest reads.
@@ -252,6 +256,8 @@ fields! {
     GUEST_PAT: u64 = 0x2804;
     /// IA32_EFER.
     GUEST_EFER: u64 = 0x2806;
+    /// IA32_PERF_GLOBAL_CTRL.
+    GUEST_PERF_GLOBAL_CTRL: u64 = 0x2808;
     /// Page-directory-pointer-table entry 0 of a guest in PAE paging.
     GUEST_PDPTE0: u64 = 0x280a;
     /// PDPTE 1.
@@ -362,6 +368,8 @@ fields! {
     HOST_PAT: u64 = 0x2c00;
     /// IA32_EFER.
     HOST_EFER: u64 = 0x2c02;
+    /// IA32_PERF_GLOBAL_CTRL.
+    HOST_PERF_GLOBAL_CTRL: u64 = 0x2c04;
     /// IA32_SYSENTER_CS.
     HOST_SYSENTER_CS: u32 = 0x4c00;
     /// CR0.

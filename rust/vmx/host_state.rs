@@ -62,6 +62,9 @@ const KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// IA32_TSC_AUX.
 const TSC_AUX: u32 = 0xc000_0103;
 
+/// IA32_PEBS_ENABLE.
+const PEBS_ENABLE: u32 = 0x3f1;
+
 /// RPL and TI of a selector, which the host's fields of a VMCS must not have.
 const SELECTOR_RPL_TI: u16 = 7;
 
@@ -279,6 +282,12 @@ impl SchedOut for HostSwitch {
     fn sched_out(&self) {
         self.to_host();
     }
+}
+
+/// Stops PEBS before a VM exit brings it back, as the list of MSRs that exits load must say.
+pub(super) fn stop_pebs() {
+    // SAFETY: perf named the MSR, with 0 for the guest, so the CPU has it.
+    unsafe { wrmsr(PEBS_ENABLE, 0) };
 }
 
 /// Writes `guest` to the MSR if it differs from what is there, and returns what was there.
