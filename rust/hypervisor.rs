@@ -7,6 +7,7 @@ use crate::{
     linux::{
         cpu_call,
         debugfs,
+        fetch,
         guest,
         host::{
             self,
@@ -70,6 +71,8 @@ pub(crate) struct Hypervisor {
     pub(crate) arch_capabilities: u64,
     /// The host's perf drives performance counters.
     pub(crate) perf_counts: bool,
+    /// The threads that bring in pages for vCPUs which do not wait for them.
+    pub(crate) fetches: fetch::Queue,
     _mitigations: Mitigations,
 }
 
@@ -174,6 +177,7 @@ impl Hypervisor {
             debugfs: debugfs::Root::new(c"kvm-rs")?,
             arch_capabilities: speculation::arch_capabilities(),
             perf_counts: guest::perf_setup(),
+            fetches: fetch::Queue::new(c"kvm_rs_fetch")?,
             _mitigations: mitigations,
         };
         hypervisor.describe();

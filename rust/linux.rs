@@ -10,6 +10,7 @@ pub(crate) mod clock;
 pub(crate) mod cpu_call;
 pub(crate) mod debugfs;
 pub(crate) mod eventfd;
+pub(crate) mod fetch;
 pub(crate) mod fpu;
 pub(crate) mod guest;
 pub(crate) mod guest_memfd;

@@ -90,7 +90,8 @@ use crate::{
         mmu_notifier,
         parameter,
         periodic,
-        shrinker, //
+        shrinker,
+        user_page::Wait, //
     },
     memory::{
         Change,
@@ -351,15 +352,17 @@ impl<R: RemoteFlush> Mmu<R> {
     /// Returns once the guest can go on after a fault at `gpa`, or tells what it met instead of memory.
     ///
     /// The calling thread must run in the address space of the guest's memory. `ring` is that of the
-    /// vCPU, if it has one. Sleeps. Fails with `EFAULT` if the client has no page there or not with that
-    /// access, `EINTR` if a signal is pending, `EHWPOISON` if the page is broken, and `ENOMEM`.
+    /// vCPU, if it has one. Sleeps, but with [`Wait::No`] not for a page that is away, as in swap. Fails with
+    /// `EFAULT` if the client has no page there or not with that access, `EINTR` if a signal is pending,
+    /// `EHWPOISON` if the page is broken, and `ENOMEM`.
     pub(crate) fn fault(
         &self,
         gpa: Gpa,
         access: FaultAccess,
         ring: Option<&DirtyRing>,
+        wait: Wait,
     ) -> Result<Resolved> {
-        with_core!(self, core => core.fault(gpa, access, ring))
+        with_core!(self, core => core.fault(gpa, access, ring, wait))
     }
 
     /// Makes a translation for reading at `gpa`, and returns the bytes from `gpa` to the end of the page

@@ -13,6 +13,7 @@
 //!
 //! Lock order: the vCPU's mutex is outermost but for the VM's configuration lock; see `vm`.
 
+mod async_page;
 mod context;
 pub(crate) mod control;
 pub(crate) mod debug;

@@ -116,6 +116,8 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         | KVM_CAP_ENABLE_CAP
         | KVM_CAP_ENFORCE_PV_FEATURE_CPUID
         | KVM_CAP_STEAL_TIME
+        | KVM_CAP_ASYNC_PF
+        | KVM_CAP_ASYNC_PF_INT
         | KVM_CAP_X86_USER_SPACE_MSR
         | KVM_CAP_X86_MSR_FILTER
         | KVM_CAP_SYS_ATTRIBUTES

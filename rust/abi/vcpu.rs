@@ -194,7 +194,7 @@ fn dispatch(
             vcpu.apply_signals(vm, owned);
             let mut state: kvm_mp_state = uaccess::zeroed();
             state.mp_state = match owned.state.mp_state {
-                MpState::Runnable => KVM_MP_STATE_RUNNABLE,
+                MpState::Runnable | MpState::AwaitsPage => KVM_MP_STATE_RUNNABLE,
                 MpState::Halted | MpState::ApResetHold if vcpu.is_unhalted() => {
                     KVM_MP_STATE_RUNNABLE
                 }

@@ -11,6 +11,7 @@
 #include <linux/spinlock.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include <asm/e820/api.h>
 #include <asm/io.h>
@@ -415,4 +416,41 @@ int kvm_rs_cmpxchg_user(unsigned long hva, u64 *old, u64 new,
 void kvm_rs_cond_resched(void)
 {
 	cond_resched();
+}
+
+/**
+ * kvm_rs_queue_create() - Create a workqueue whose work may take long
+ * @name: its name
+ *
+ * Return: the workqueue, or NULL
+ */
+void *kvm_rs_queue_create(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, WQ_MAX_ACTIVE, name);
+}
+
+/**
+ * kvm_rs_queue_destroy() - Wait until all work of a workqueue is done, and destroy it
+ * @queue: a workqueue of kvm_rs_queue_create()
+ */
+void kvm_rs_queue_destroy(void *queue)
+{
+	destroy_workqueue(queue);
+}
+
+/**
+ * kvm_rs_fault_in() - Bring in a page of a process, to be written
+ * @mm: the address space, with a user
+ * @hva: an address of the page
+ *
+ * Sleeps as long as it takes. Who wants to know whether the page is there looks again.
+ */
+void kvm_rs_fault_in(void *mm, unsigned long hva)
+{
+	int locked = 1;
+
+	mmap_read_lock(mm);
+	get_user_pages_remote(mm, hva, 1, FOLL_WRITE, NULL, &locked);
+	if (locked)
+		mmap_read_unlock(mm);
 }

@@ -43,4 +43,8 @@ int kvm_rs_cmpxchg_user(unsigned long hva, u64 *old, u64 new,
 
 void kvm_rs_cond_resched(void);
 
+void *kvm_rs_queue_create(const char *name);
+void kvm_rs_queue_destroy(void *queue);
+void kvm_rs_fault_in(void *mm, unsigned long hva);
+
 #endif /* KVM_RS_HELPERS_MM_H */

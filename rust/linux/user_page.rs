@@ -36,6 +36,17 @@ pub(crate) enum LookupError {
     HwPoison,
     /// The address is of device memory that may be read but not written.
     ReadOnly,
+    /// The page would have to be waited for, and was not to be.
+    Away,
+}
+
+/// Whether to wait for a page that is not in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// No: what takes longer than making a page is for somebody else.
+    No,
+    /// As long as it takes, or until a signal comes.
+    Yes,
 }
 
 /// A host page found behind a user address.
@@ -54,8 +65,13 @@ impl UserPage {
     ///
     /// With `write`, the page is one the process may write, copied first if it was shared. Without,
     /// and with `allow_writable`, it is reported as writable where the process may write it without
-    /// a fault. Sleeps.
-    pub(crate) fn lookup(hva: Hva, write: bool, allow_writable: bool) -> Result<Self, LookupError> {
+    /// a fault. Sleeps, with [`Wait::No`] only for memory.
+    pub(crate) fn lookup(
+        hva: Hva,
+        write: bool,
+        allow_writable: bool,
+        wait: Wait,
+    ) -> Result<Self, LookupError> {
         // Reading must go the slow way: the quick one can race with a copy-on-write break and see
         // the old page. Asking for a writable page is safe, and serves reads as well.
         if write || allow_writable {
@@ -63,8 +79,9 @@ impl UserPage {
                 return Ok(page);
             }
         }
-        match Self::get_slow(hva, write, allow_writable) {
-            Ok(page) => Ok(page),
+        match Self::get_slow(hva, write, allow_writable, wait) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => Err(LookupError::Away),
             Err(e) if e == EINTR || e == EAGAIN => Err(LookupError::Interrupted),
             Err(e) if e == EHWPOISON => Err(LookupError::HwPoison),
             Err(_) => Self::follow_pfn(hva, write),
@@ -148,11 +165,13 @@ impl UserPage {
         unsafe { Self::from_referenced(page, true) }
     }
 
-    /// Returns the page, faulting it in.
-    fn get_slow(hva: Hva, write: bool, allow_writable: bool) -> Result<Self> {
-        let mut flags = bindings::FOLL_HWPOISON
-            | bindings::FOLL_HONOR_NUMA_FAULT
-            | bindings::FOLL_INTERRUPTIBLE;
+    /// Returns the page, faulting it in; `None` if it was not to be waited for and would have to be.
+    fn get_slow(hva: Hva, write: bool, allow_writable: bool, wait: Wait) -> Result<Option<Self>> {
+        let mut flags = bindings::FOLL_HWPOISON | bindings::FOLL_HONOR_NUMA_FAULT;
+        flags |= match wait {
+            Wait::No => bindings::FOLL_NOWAIT,
+            Wait::Yes => bindings::FOLL_INTERRUPTIBLE,
+        };
         if write {
             flags |= bindings::FOLL_WRITE;
         }
@@ -161,6 +180,9 @@ impl UserPage {
         // holds no lock of memory management.
         let n =
             unsafe { bindings::get_user_pages_unlocked(hva.value() as usize, 1, &mut page, flags) };
+        if n == 0 && wait == Wait::No {
+            return Ok(None);
+        }
         if n != 1 {
             // No page and no error does not happen for one page; treat it as a fault.
             return Err(c_int::try_from(n).map_or(EFAULT, |n| {
@@ -175,10 +197,10 @@ impl UserPage {
         let found = unsafe { Self::from_referenced(page, write) }.ok_or(EFAULT)?;
         if !write && allow_writable {
             if let Some(writable) = Self::get_fast(hva) {
-                return Ok(writable);
+                return Ok(Some(writable));
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Returns the page for a pointer that comes with a reference, `None` for null.

@@ -26,7 +26,8 @@ use crate::{
         user_page::{
             self,
             LookupError,
-            UserPage, //
+            UserPage,
+            Wait, //
         }, //
     },
     memory::{
@@ -136,7 +137,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             let Some(slot) = self.apic_access_slot() else {
                 return ApicAccessPage::Absent;
             };
-            let page = match UserPage::lookup(slot.hva(), true, true) {
+            let page = match UserPage::lookup(slot.hva(), true, true, Wait::Yes) {
                 Ok(page) => page,
                 Err(LookupError::Interrupted) => return ApicAccessPage::Interrupted,
                 Err(_) => return ApicAccessPage::Lost,

@@ -26,7 +26,8 @@ use crate::{
         user_page::{
             self,
             LookupError,
-            UserPage, //
+            UserPage,
+            Wait, //
         },
     },
     memory::{
@@ -87,6 +88,8 @@ pub(crate) enum Resolved {
     NoSlot,
     /// The guest wrote memory that it can only read: it is memory-mapped I/O.
     ReadOnlySlot,
+    /// The page, at this address of the client's, would have to be waited for, and was not to be.
+    Away(Hva),
 }
 
 /// What became of a fault that needed nothing that is not at hand.
@@ -114,26 +117,35 @@ pub(super) struct Found<'a> {
     pub(super) sample: Sample,
 }
 
-/// Returns the host page of frame `gfn` of `slot`, which is at `hva` if it is the client's; `None` for device
-/// memory that cannot be written.
-fn host_page(slot: &Slot, gfn: Gfn, hva: Hva, write: bool) -> Result<Option<UserPage>> {
+/// Returns the host page of frame `gfn` of `slot`, which is at `hva` if it is the client's; or what there is
+/// instead: device memory that cannot be written, or a page that is away.
+fn host_page(
+    slot: &Slot,
+    gfn: Gfn,
+    hva: Hva,
+    attempt: Attempt<'_>,
+) -> Result<core::result::Result<UserPage, Resolved>> {
     if let Some(file) = slot.file() {
-        return file.page(gfn).map(Some);
+        return file.page(gfn).map(Ok);
     }
-    match UserPage::lookup(hva, write, !slot.flags().read_only) {
-        Ok(page) => Ok(Some(page)),
+    let may_write = !slot.flags().read_only;
+    match UserPage::lookup(hva, attempt.access.write, may_write, attempt.wait) {
+        Ok(page) => Ok(Ok(page)),
         Err(LookupError::Fault) => Err(EFAULT),
         Err(LookupError::Interrupted) => Err(EINTR),
         Err(LookupError::HwPoison) => Err(EHWPOISON),
-        Err(LookupError::ReadOnly) => Ok(None),
+        Err(LookupError::ReadOnly) => Ok(Err(Resolved::ReadOnlySlot)),
+        Err(LookupError::Away) => Ok(Err(Resolved::Away(hva))),
     }
 }
 
-/// What a vCPU tried to do, and where it notes what it writes if not in the slot's log.
+/// What a vCPU tried to do, where it notes what it writes if not in the slot's log, and whether it waits
+/// for the page.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     access: FaultAccess,
     ring: Option<&'a DirtyRing>,
+    wait: Wait,
 }
 
 impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
@@ -190,8 +202,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         gpa: Gpa,
         access: FaultAccess,
         ring: Option<&DirtyRing>,
+        wait: Wait,
     ) -> Result<Resolved> {
-        let (resolved, _) = self.resolve(gpa, Attempt { access, ring })?;
+        let (resolved, _) = self.resolve(gpa, Attempt { access, ring, wait })?;
         Ok(resolved)
     }
 
@@ -204,9 +217,14 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             write: false,
             execute: false,
         };
-        match self.resolve(gpa, Attempt { access, ring: None })? {
+        let attempt = Attempt {
+            access,
+            ring: None,
+            wait: Wait::Yes,
+        };
+        match self.resolve(gpa, attempt)? {
             (Resolved::Mapped | Resolved::Spurious, level) => Ok(level),
-            (Resolved::NoSlot | Resolved::ReadOnlySlot, _) => Err(ENOENT),
+            (Resolved::NoSlot | Resolved::ReadOnlySlot | Resolved::Away(_), _) => Err(ENOENT),
         }
     }
 
@@ -233,8 +251,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 return Ok((Resolved::ReadOnlySlot, Level::Page4K));
             }
 
-            let Some(page) = host_page(&slot, gfn, hva, access.write)? else {
-                return Ok((Resolved::ReadOnlySlot, Level::Page4K));
+            let page = match host_page(&slot, gfn, hva, attempt)? {
+                Ok(page) => page,
+                Err(instead) => return Ok((instead, Level::Page4K)),
             };
             let found = Found {
                 page,

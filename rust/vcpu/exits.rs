@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     bindings,
-    linux::speculation,
+    linux::{
+        speculation,
+        user_page::Wait, //
+    },
     mmu::{
         AtOnce,
         FaultAccess,
@@ -581,25 +584,24 @@ fn load_control(
 
 /// Brings in the page, or emulates the instruction if there is no memory.
 fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess) -> Result<Next> {
-    let resolved = vm
-        .mmu()
-        .fault(gpa, access, vcpu.ring())
-        .inspect_err(|&error| {
-            if error == EINTR {
-                vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-            }
-            if error == EFAULT || error == EHWPOISON {
-                let page = gpa.gfn().to_gpa();
-                vcpu.run_page().set_memory_fault(page.value(), 4096);
-            }
-        })?;
+    let resolved = bring_in(vm, vcpu, owned, gpa, access).inspect_err(|&error| {
+        if error == EINTR {
+            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
+        }
+        if error == EFAULT || error == EHWPOISON {
+            let page = gpa.gfn().to_gpa();
+            vcpu.run_page().set_memory_fault(page.value(), 4096);
+        }
+    })?;
     vcpu.count_event(match resolved {
         Resolved::Mapped => Event::FaultFixed,
         Resolved::Spurious => Event::FaultSpurious,
         Resolved::NoSlot | Resolved::ReadOnlySlot => Event::FaultEmulated,
+        // Somebody else waits for it.
+        Resolved::Away(_) => return Ok(Next::Resume),
     });
     match resolved {
-        Resolved::Mapped | Resolved::Spurious => Ok(Next::Resume),
+        Resolved::Mapped | Resolved::Spurious | Resolved::Away(_) => Ok(Next::Resume),
         Resolved::NoSlot | Resolved::ReadOnlySlot => {
             // What the CPU writes may be an entry of the guest's tables.
             let start = if access.write || access.execute {
@@ -610,6 +612,24 @@ fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess)
             emulate_mmio(vm, vcpu, owned, gpa, start)
         }
     }
+}
+
+/// Brings in the page, unless the guest can do something else while it is away.
+fn bring_in(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    gpa: Gpa,
+    access: FaultAccess,
+) -> Result<Resolved> {
+    if vcpu.controller().is_some() {
+        let resolved = vm.mmu().fault(gpa, access, vcpu.ring(), Wait::No)?;
+        match resolved {
+            Resolved::Away(hva) if !owned.defer_page(vm, vcpu, gpa, hva) => {}
+            _ => return Ok(resolved),
+        }
+    }
+    vm.mmu().fault(gpa, access, vcpu.ring(), Wait::Yes)
 }
 
 /// Emulates the instruction that met no memory at `gpa`.

@@ -69,17 +69,23 @@ pub(super) fn wait(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         if owned.state.mp_state == MpState::Runnable {
             return Ok(Next::Resume);
         }
-        let halted = matches!(owned.state.mp_state, MpState::Halted | MpState::ApResetHold);
-        if halted && is_to_go_on(vcpu, owned) {
-            vcpu.count_event(Event::HaltWakeup);
-            vcpu.forget_unhalt();
+        let mp_state = owned.state.mp_state;
+        let halted = matches!(mp_state, MpState::Halted | MpState::ApResetHold);
+        if (halted || mp_state == MpState::AwaitsPage) && is_to_go_on(vcpu, owned) {
+            if halted {
+                vcpu.count_event(Event::HaltWakeup);
+                vcpu.forget_unhalt();
+            }
             owned.state.mp_state = MpState::Runnable;
             return Ok(Next::Resume);
         }
         let interrupted = if owned.state.mp_state == MpState::Halted {
             poll_and_sleep(vm, vcpu, &mut owned.state)
         } else {
-            vcpu.doorbell().sleep()
+            vcpu.set_blocking(true);
+            let interrupted = vcpu.doorbell().sleep();
+            vcpu.set_blocking(false);
+            interrupted
         };
         if interrupted {
             vcpu.count_event(Event::SignalExit);
@@ -96,6 +102,7 @@ fn is_to_go_on(vcpu: &Vcpu, owned: &mut Owned) -> bool {
         || state.events.are_for_client()
         || vcpu.is_unhalted()
         || vcpu.is_wakeable(state)
+        || state.async_pages.has_ready()
     {
         return true;
     }

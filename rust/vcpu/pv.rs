@@ -37,6 +37,8 @@ pub(crate) enum Feature {
     Clock = 0,
     /// The clock by its new MSRs.
     Clock2 = 3,
+    /// Pages that are away.
+    AsyncPf = 4,
     /// Stolen time.
     StealTime = 5,
     /// Ends of interrupts without an exit.
@@ -45,12 +47,16 @@ pub(crate) enum Feature {
     Unhalt = 7,
     /// Flushes of a vCPU that is preempted, left to the host.
     TlbFlush = 9,
+    /// Pages that are away, for guests of the guest.
+    AsyncPfVmexit = 10,
     /// IPIs to many vCPUs at once.
     SendIpi = 11,
     /// The guest says whether halted vCPUs poll.
     PollControl = 12,
     /// A hint that another vCPU should run.
     SchedYield = 13,
+    /// Pages that are there, by an interrupt.
+    AsyncPfInt = 14,
 }
 
 /// Bit 1 of the features: there is no need to wait after port I/O.
@@ -61,13 +67,16 @@ const CLOCK_STABLE: u32 = 1 << 24;
 /// The features that guests can be told of.
 pub(crate) const FEATURES: u32 = 1 << Feature::Clock as u32
     | 1 << Feature::Clock2 as u32
+    | 1 << Feature::AsyncPf as u32
     | 1 << Feature::StealTime as u32
     | 1 << Feature::Eoi as u32
     | 1 << Feature::Unhalt as u32
     | 1 << Feature::TlbFlush as u32
+    | 1 << Feature::AsyncPfVmexit as u32
     | 1 << Feature::SendIpi as u32
     | 1 << Feature::PollControl as u32
     | 1 << Feature::SchedYield as u32
+    | 1 << Feature::AsyncPfInt as u32
     | NOP_IO_DELAY
     | CLOCK_STABLE;
 
@@ -132,7 +141,7 @@ impl State {
     }
 
     /// Returns `Unknown` unless the guest may use the feature.
-    fn need_pv(&self, feature: Feature) -> Result<(), MsrError> {
+    pub(super) fn need_pv(&self, feature: Feature) -> Result<(), MsrError> {
         if self.has_pv(feature) {
             Ok(())
         } else {
@@ -160,7 +169,7 @@ impl State {
             msr_index::KVM_POLL_CONTROL => self
                 .need_pv(Feature::PollControl)
                 .map(|()| u64::from(self.pv.host_polls())),
-            _ => Err(MsrError::Unknown),
+            _ => self.read_async_page_msr(index),
         }
     }
 
@@ -209,7 +218,7 @@ impl State {
                 self.pv.guest_polls = value == 0;
                 return Ok(());
             }
-            _ => return Err(MsrError::Unknown),
+            _ => return self.write_async_page_msr(vm, vcpu, index, value),
         }
         vcpu.doorbell().set(Request::Clock);
         Ok(())

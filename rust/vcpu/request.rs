@@ -57,6 +57,8 @@ pub(crate) enum Request {
     DirtyRing,
     /// The VM's table of destinations is out of date.
     Destinations,
+    /// A page that was away may be there, or the guest may be told of one.
+    AsyncPage,
 }
 
 impl Request {

@@ -154,6 +154,7 @@ pub(super) fn set_secondary(
 impl Vcpu {
     /// Gives the vCPU the registers that RESET leaves; see the table in the SDM.
     pub(super) fn reset(&self, owned: &mut Owned) {
+        owned.state.async_pages.reset();
         owned.with_vmcs(|vmcs, state| {
             state.reset_registers(vmcs);
             state.follow_cpuid(self);

@@ -205,6 +205,10 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::Destinations) {
         vm.update_destinations();
     }
+    // What is to be told of pages waits until the local APIC is on.
+    if taken.has(Request::AsyncPage) || taken.has(Request::Destinations) {
+        owned.update_async_pages(vm, vcpu);
+    }
     let state = &mut owned.state;
     if taken.has(Request::TlbFlush) {
         vcpu.count_event(Event::TlbFlush);

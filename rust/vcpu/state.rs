@@ -6,6 +6,7 @@
 //! and written back before the next entry only if they changed; the rest is read where it is needed.
 
 use super::{
+    async_page::AsyncPages,
     debug::DebugRegisters,
     events::Events,
     guest_debug::GuestDebug,
@@ -108,6 +109,9 @@ pub(crate) enum MpState {
     Halted,
     /// Waiting for a startup IPI in the manner of encrypted guests, as in HLT.
     ApResetHold,
+    /// Running, as its client and its guest see it, but until a page that is away or an interrupt comes it
+    /// is as in HLT.
+    AwaitsPage,
 }
 
 /// Which cached registers hold the guest's value, or differ from the VMCS's.
@@ -197,6 +201,8 @@ pub(crate) struct State {
     pub(crate) view: Arc<View>,
     /// What a guest that knows of KVM has.
     pub(crate) pv: Pv,
+    /// Pages that the guest accessed while they were away.
+    pub(crate) async_pages: AsyncPages,
     /// IA32_TSC_ADJUST.
     pub(crate) tsc_adjust: u64,
     /// What is switched for the host's perf, if it drives counters.
@@ -260,6 +266,7 @@ impl State {
             tsc: GuestTsc::of_host(),
             view: View::new(tsc::UNITY)?,
             pv: Pv::default(),
+            async_pages: AsyncPages::new(),
             tsc_adjust: 0,
             perf: if hypervisor.perf_counts {
                 Some(PerfSwitch::new()?)

@@ -30,12 +30,18 @@ indices! {
     KVM_WALL_CLOCK_NEW = 0x4b56_4d00,
     /// KVM: where the guest has its clock.
     KVM_SYSTEM_TIME_NEW = 0x4b56_4d01,
+    /// KVM: where the guest is told of pages that are away, and how.
+    KVM_ASYNC_PF_EN = 0x4b56_4d02,
     /// KVM: where the guest is told how much time was stolen from it.
     KVM_STEAL_TIME = 0x4b56_4d03,
     /// KVM: where the guest ends interrupts without an exit.
     KVM_PV_EOI = 0x4b56_4d04,
     /// KVM: whether a halted vCPU polls.
     KVM_POLL_CONTROL = 0x4b56_4d05,
+    /// KVM: the vector by which the guest is told that a page is there.
+    KVM_ASYNC_PF_INT = 0x4b56_4d06,
+    /// KVM: the guest has read of a page that is there.
+    KVM_ASYNC_PF_ACK = 0x4b56_4d07,
     /// Last of KVM's own MSRs.
     KVM_LAST = 0x4b56_4dff,
     /// Time-stamp counter.
@@ -186,8 +192,11 @@ const SAVED: &[(u32, Condition)] = &[
     (KVM_WALL_CLOCK, always),
     (KVM_SYSTEM_TIME_NEW, always),
     (KVM_WALL_CLOCK_NEW, always),
+    (KVM_ASYNC_PF_EN, always),
     (KVM_STEAL_TIME, always),
     (KVM_PV_EOI, always),
+    (KVM_ASYNC_PF_INT, always),
+    (KVM_ASYNC_PF_ACK, always),
     (KVM_POLL_CONTROL, always),
     (TSC_ADJUST, |f| f.has(Feature::TSC_ADJUST)),
     (TSC_DEADLINE, |f| f.has(Feature::TSC_DEADLINE)),

@@ -259,6 +259,16 @@ impl Vcpu {
         self.act(controller.lapic().accept(message), own)
     }
 
+    /// Posts an interrupt to the vCPU, whose thread calls this.
+    pub(crate) fn post_own(&self, vector: u8) {
+        self.accept(&Message::to_self(vector), true);
+    }
+
+    /// Returns whether software enabled the local APIC.
+    pub(crate) fn is_apic_software_enabled(&self) -> bool {
+        is_software_enabled(self)
+    }
+
     /// Signals an entry of the local vector table.
     pub(crate) fn signal(&self, entry: Lvt) {
         if let Some(controller) = self.controller() {
