@@ -67,7 +67,7 @@ ip addr add $host/24 dev tap0
 ip link set tap0 up
 
 echo TAP version 13
-echo 1..10
+echo 1..11
 session | /rig/samples/vmm --device "$device" --cpus $cpus --initrd /rig/linux/initramfs \
 	--block $dir/disk --net tap0 --append "quiet TERM=dumb initcall_blacklist=trace_eval_init" \
 	--prompt "guest# " /rig/linux/bzImage >$dir/out 2>&1
@@ -83,6 +83,8 @@ check "the guest reaches the host" grep -q "1 packets received" $dir/out
 check "the host reaches the guest" grep -q "1 packets received" $dir/ping
 check "interrupts of devices" [ "$(interrupts virtio1)" -gt 2 ]
 check "interrupts between vCPUs" [ "$(interrupts CAL)" -ge $((cpus - 1)) ]
+# Each vCPU is told once that every page is there, when it asks to be told.
+check "interrupts for pages that are there" [ "$(interrupts HYP)" -ge $cpus ]
 check "no complaint of the kernel" sh -c "! grep -E '(WARNING|BUG|Oops|stall|Call Trace)' $dir/out"
 
 if [ $failed != 0 ]; then

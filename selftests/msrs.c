@@ -45,10 +45,6 @@ static const struct {
 	{ 0x122, 0x122, "TSX_CTRL; and the emulated CPU has it for kvm_intel" },
 	{ 0xda0, 0xda0, "XSAVES" },
 	{ 0xc0000084, 0xc0000084, "its upper half is reserved; kvm_intel lets the CPU decide" },
-	{ 0x4b564d02, 0x4b564d02, "asynchronous page faults" },
-	{ 0x4b564d04, 0x4b564d04, "paravirtual EOI" },
-	{ 0x4b564d05, 0x4b564d05, "control of halt polling" },
-	{ 0x4b564d06, 0x4b564d07, "asynchronous page faults" },
 	{ 0x4b564d08, 0x4b564d08, "encrypted guests" },
 };
 
