@@ -127,7 +127,7 @@ pub(crate) struct Owned {
 
 impl Owned {
     /// Makes the VMCS current on this CPU, with what of it belongs to the CPU.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load<'a>(
         &'a mut self,
         preempt: &'a PreemptGuard,
@@ -142,6 +142,7 @@ impl Owned {
     }
 
     /// Calls `f` with the VMCS current and preemption off; it must not sleep.
+    #[inline]
     pub(crate) fn with_vmcs<R>(&mut self, f: impl FnOnce(&CurrentVmcs<'_>, &mut State) -> R) -> R {
         let preempt = PreemptGuard::new();
         let (vmcs, state) = self.load(&preempt);

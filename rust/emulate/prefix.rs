@@ -52,11 +52,26 @@ impl<'a> Reader<'a> {
 
     /// Reads a little-endian number of `size`, zero-extended.
     pub(super) fn unsigned(&mut self, size: Size) -> Result<u64, DecodeError> {
-        let mut data = [0; 8];
-        for byte in data.iter_mut().take(usize::from(size.bytes())) {
-            *byte = self.byte()?;
-        }
-        Ok(u64::from_le_bytes(data))
+        let end = self.position.saturating_add(size.bytes());
+        let part = self.bytes.get(usize::from(self.position)..usize::from(end));
+        let value = match part {
+            _ if end > MAX_LENGTH => None,
+            Some(&[a]) => Some(u64::from(a)),
+            Some(&[a, b]) => Some(u64::from(u16::from_le_bytes([a, b]))),
+            Some(&[a, b, c, d]) => Some(u64::from(u32::from_le_bytes([a, b, c, d]))),
+            Some(&[a, b, c, d, e, f, g, h]) => Some(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            _ => None,
+        };
+        let Some(value) = value else {
+            // The first byte that cannot be read says why.
+            return Err(if self.bytes.len() < usize::from(MAX_LENGTH) {
+                DecodeError::Truncated
+            } else {
+                DecodeError::TooLong
+            });
+        };
+        self.position = end;
+        Ok(value)
     }
 
     /// Reads a little-endian number of `size`, sign-extended.

@@ -37,13 +37,27 @@ pub(super) const NO_EXECUTE: u64 = bit(63);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// Bits of a physical address.
-    pub(super) phys_bits: u32,
-    /// EFER.NXE: bit 63 forbids execution, else it is reserved.
-    pub(super) nx: bool,
+    phys_bits: u32,
     /// CR4.PSE: 32-bit entries can map large pages.
-    pub(super) pse: bool,
+    pse: bool,
     /// The guest's processor has pages of 1 GiB.
-    pub(super) huge_1g: bool,
+    huge_1g: bool,
+    /// What is reserved in all 8-byte entries, apart from bits above 51.
+    wide: u64,
+}
+
+impl Rules {
+    /// Returns the rules for addresses of `phys_bits` bits, with EFER.NXE (bit 63 forbids execution, else
+    /// it is reserved) and CR4.PSE as given, and for a processor that may have pages of 1 GiB.
+    pub(super) fn new(phys_bits: u32, nx: bool, pse: bool, huge_1g: bool) -> Self {
+        let high = bits(phys_bits.min(52), 51);
+        Self {
+            phys_bits,
+            pse,
+            huge_1g,
+            wide: if nx { high } else { high | NO_EXECUTE },
+        }
+    }
 }
 
 /// A format of the guest's page tables.
@@ -146,10 +160,7 @@ mod wide {
 
     /// Returns which bits must be 0, apart from those above bit 51.
     pub(super) fn reserved(entry: u64, level: u32, rules: &Rules) -> u64 {
-        let mut reserved = bits(rules.phys_bits.min(52), 51);
-        if !rules.nx {
-            reserved |= NO_EXECUTE;
-        }
+        let mut reserved = rules.wide;
         let large_exists = level == 2 || (level == 3 && rules.huge_1g);
         if level > 1 && entry & LARGE != 0 {
             reserved |= if large_exists {

@@ -162,12 +162,12 @@ fn translate_in(
     let walker = Walker {
         memory,
         paging,
-        rules: Rules {
-            phys_bits: paging.phys_bits,
-            nx: paging.efer.contains(Efer::NX),
-            pse: paging.cr4.contains(Cr4::PSE),
-            huge_1g: paging.huge_1g,
-        },
+        rules: Rules::new(
+            paging.phys_bits,
+            paging.efer.contains(Efer::NX),
+            paging.cr4.contains(Cr4::PSE),
+            paging.huge_1g,
+        ),
         gva,
         access,
     };
@@ -220,8 +220,20 @@ struct Allowed {
 impl<M: TableMemory> Walker<'_, M> {
     /// Walks from the table that `root` (CR3, or a page-directory pointer) leads to.
     fn walk<F: GuestFormat>(&self, root: u64) -> Result<Gpa, PageFault> {
+        // Most often all entries are marked used already, and need not be remembered.
+        let (gpa, marked) = self.descend::<F>(root, |_| {})?;
+        if marked {
+            return Ok(gpa);
+        }
         for _ in 0..MAX_RESTARTS {
-            if let Some(gpa) = self.walk_once::<F>(root)? {
+            let mut visited = [None; MAX_LEVELS];
+            let mut places = visited.iter_mut();
+            let (gpa, _) = self.descend::<F>(root, |entry| {
+                if let Some(place) = places.next() {
+                    *place = Some(entry);
+                }
+            })?;
+            if self.mark_used(&visited)? {
                 return Ok(gpa);
             }
         }
@@ -230,21 +242,21 @@ impl<M: TableMemory> Walker<'_, M> {
         Err(self.fault(0))
     }
 
-    /// Walks, `None` if an entry changed under us.
-    fn walk_once<F: GuestFormat>(&self, root: u64) -> Result<Option<Gpa>, PageFault> {
-        let mut visited: [Option<Visited<F::Entry>>; MAX_LEVELS] = [None; MAX_LEVELS];
-        let mut marked = true;
+    /// Calls `visit` for each entry on the way, and returns what the last one leads to, and whether all
+    /// are marked as this access would mark them.
+    #[inline(always)]
+    fn descend<F: GuestFormat>(
+        &self,
+        root: u64,
+        mut visit: impl FnMut(Visited<F::Entry>),
+    ) -> Result<(Gpa, bool), PageFault> {
         let mut table = F::root(root);
-        let mut level = F::LEVELS;
-        let mut allowed = Allowed {
-            write: true,
-            user: true,
-            execute: true,
-        };
-        for place in visited.iter_mut() {
+        // What all entries have, and what one forbids.
+        let (mut all, mut any) = (u64::MAX, 0);
+        for level in (1..=F::LEVELS).rev() {
             let gpa = F::entry_address(table, self.gva, level);
             let entry: F::Entry = self.memory.read(gpa).map_err(|_| self.fault(0))?;
-            *place = Some(Visited { gpa, entry });
+            visit(Visited { gpa, entry });
             let bits: u64 = entry.into();
             if bits & PRESENT == 0 {
                 return Err(self.fault(0));
@@ -252,26 +264,25 @@ impl<M: TableMemory> Walker<'_, M> {
             if bits & F::reserved(bits, level, &self.rules) != 0 {
                 return Err(self.fault(code::PROTECTION | code::RESERVED));
             }
-            marked &= bits & ACCESSED != 0;
-            allowed.write &= bits & WRITE != 0;
-            allowed.user &= bits & USER != 0;
-            allowed.execute &= bits & NO_EXECUTE == 0;
-
+            all &= bits;
+            any |= bits;
             let leaf = F::is_leaf(bits, level, &self.rules);
             let next = F::address(bits, level, leaf);
             if leaf {
+                let allowed = Allowed {
+                    write: all & WRITE != 0,
+                    user: all & USER != 0,
+                    execute: any & NO_EXECUTE == 0,
+                };
                 if !self.permits(allowed) {
                     return Err(self.fault(code::PROTECTION));
                 }
-                marked &= !self.access.write || bits & DIRTY != 0;
-                if !marked && !self.mark_used(&visited)? {
-                    return Ok(None);
-                }
+                let marked = all & ACCESSED != 0 && (!self.access.write || bits & DIRTY != 0);
                 let inside = (1_u64 << F::shift(level)).wrapping_sub(1);
-                return Ok(Some(Gpa::new(next.value() | (self.gva.value() & inside))));
+                let gpa = Gpa::new(next.value() | (self.gva.value() & inside));
+                return Ok((gpa, marked));
             }
             table = next;
-            level = level.saturating_sub(1);
         }
         // The lowest level is all leaves, so the loop does not run out.
         Err(self.fault(0))
@@ -355,7 +366,7 @@ impl<M: TableMemory> Walker<'_, M> {
 
     /// Returns whether the tables have a bit that forbids execution, and it is on.
     fn nx_in_use(&self) -> bool {
-        self.rules.nx && self.paging.cr4.contains(Cr4::PAE)
+        self.paging.efer.contains(Efer::NX) && self.paging.cr4.contains(Cr4::PAE)
     }
 }
 

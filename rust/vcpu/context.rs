@@ -43,8 +43,10 @@ pub(super) const MAX_INSTRUCTION: usize = 15;
 
 /// What of the guest's state an instruction's meaning depends on, read from the VMCS once.
 pub(crate) struct Context {
-    /// ES, CS, SS, DS, FS, GS; see [`Context::complete`].
-    segments: [Segment; 6],
+    /// ES, CS, SS, DS, FS, GS; not in 64-bit mode, see [`Context::complete`].
+    segments: Option<[Segment; 6]>,
+    /// The first bytes of FS and GS, in 64-bit mode.
+    bases: [u64; 2],
     /// How linear addresses are translated.
     pub(crate) paging: GuestPaging,
     pub(super) mode: Mode,
@@ -66,50 +68,46 @@ impl Context {
         let cr0 = state.cr0(vmcs);
         let cr4 = state.cr4(vmcs);
         let rflags = state.fetched_rflags();
-        let code = state.segment(vmcs, SegmentRegister::Cs);
-        let mode = if !cr0.contains(Cr0::PE) {
-            Mode::Real
-        } else if rflags & Rflags::VM.value() != 0 {
-            Mode::Virtual8086
-        } else if state.efer.contains(Efer::LMA) && code.l {
-            Mode::Long64
-        } else if code.db {
-            Mode::Protected32
-        } else {
-            Mode::Protected16
-        };
-        let mut segments = [code; 6];
-        if mode == Mode::Long64 {
-            let [.., fs, gs] = &mut segments;
-            fs.base = state.segment_base(vmcs, SegmentRegister::Fs);
-            gs.base = state.segment_base(vmcs, SegmentRegister::Gs);
-        } else {
-            segments = read_segments(state, vmcs);
-        }
-        let cr3 = state.cr3(vmcs);
         let pae = cr4.contains(Cr4::PAE) && !state.efer.contains(Efer::LMA);
-        Self {
-            segments,
+        let mut context = Self {
+            segments: None,
+            bases: [0; 2],
             paging: GuestPaging {
                 cr0,
-                cr3,
+                cr3: state.cr3(vmcs),
                 cr4,
                 efer: state.efer,
                 pdptrs: if pae { state.pdptes(vmcs) } else { [0; 4] },
                 alignment_check: rflags & Rflags::AC.value() != 0,
-                cpl: state.cpl(vmcs),
+                cpl: state.cpl_with(vmcs, cr0),
                 phys_bits: u32::from(state.features.physical_bits),
                 huge_1g: state.features.has(Feature::GBPAGES),
             },
-            mode,
+            mode: Mode::Long64,
             linear_bits: if cr4.contains(Cr4::LA57) { 57 } else { 48 },
+        };
+        if state.is_64bit(vmcs) {
+            context.bases = [SegmentRegister::Fs, SegmentRegister::Gs]
+                .map(|register| state.segment_base(vmcs, register));
+        } else {
+            let [_, code, ..] = context.segments.insert(read_segments(state, vmcs));
+            context.mode = if !cr0.contains(Cr0::PE) {
+                Mode::Real
+            } else if rflags & Rflags::VM.value() != 0 {
+                Mode::Virtual8086
+            } else if code.db {
+                Mode::Protected32
+            } else {
+                Mode::Protected16
+            };
         }
+        context
     }
 
     /// Reads what [`Context::read`] left out, for instructions that look at segment registers.
     pub(super) fn complete(&mut self, state: &State, vmcs: &CurrentVmcs<'_>) {
-        if self.mode == Mode::Long64 {
-            self.segments = read_segments(state, vmcs);
+        if self.segments.is_none() {
+            self.segments = Some(read_segments(state, vmcs));
         }
     }
 
@@ -122,9 +120,12 @@ impl Context {
         }
     }
 
-    /// Returns a segment register.
+    /// Returns a segment register, an unusable one if it was left out.
     pub(super) fn segment(&self, name: Name) -> &Segment {
-        let [es, cs, ss, ds, fs, gs] = &self.segments;
+        static LEFT_OUT: Segment = Segment::UNUSABLE;
+        let Some([es, cs, ss, ds, fs, gs]) = &self.segments else {
+            return &LEFT_OUT;
+        };
         match name {
             Name::Es => es,
             Name::Cs => cs,
@@ -143,7 +144,6 @@ impl Context {
         size: u64,
         write: bool,
     ) -> Result<u64, Exception> {
-        let segment = self.segment(name);
         let fault = || {
             let vector = if matches!(name, Name::Ss) {
                 Vector::SS
@@ -154,8 +154,9 @@ impl Context {
         };
         let last = size.saturating_sub(1);
         if self.mode == Mode::Long64 {
-            let base = match name {
-                Name::Fs | Name::Gs => segment.base,
+            let base = match (name, self.bases) {
+                (Name::Fs, [fs, _]) => fs,
+                (Name::Gs, [_, gs]) => gs,
                 _ => 0,
             };
             let linear = base.wrapping_add(offset);
@@ -165,6 +166,7 @@ impl Context {
             }
             return Ok(linear);
         }
+        let segment = self.segment(name);
         let offset = offset & 0xffff_ffff;
         let end = offset + last;
         if self.mode == Mode::Protected32 || self.mode == Mode::Protected16 {
@@ -242,7 +244,8 @@ impl Context {
         }
     }
 
-    /// Reads up to `N` bytes of code at `rip`, fewer if the next page is not there.
+    /// Reads up to `N` bytes of code at `rip`, fewer if the next page is not there, or if an instruction
+    /// ends before it.
     pub(super) fn fetch<const N: usize>(
         &self,
         vm: &Vm,
@@ -251,7 +254,7 @@ impl Context {
         let mut bytes = [0; N];
         let mut len = 0;
         let linear = self.linear_rip(rip);
-        while len < N {
+        while len < N.min(MAX_INSTRUCTION) {
             let at = linear.wrapping_add(len as u64);
             let gpa = match self.translate(vm, at, false, true) {
                 Ok(gpa) => gpa,

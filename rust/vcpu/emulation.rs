@@ -13,7 +13,6 @@ use super::{
     },
     events::Interrupted,
     pending::{
-        AccessLog,
         Asked,
         Done,
         Known,
@@ -112,7 +111,6 @@ struct Machine<'a> {
     context: &'a Context,
     /// Bytes of the instruction.
     length: u32,
-    log: AccessLog,
     /// The translation that was needed last.
     known: Option<Known>,
     /// Accesses to devices in this execution.
@@ -136,7 +134,7 @@ impl Machine<'_> {
     fn next_done(&mut self) -> Option<Done> {
         let index = self.accesses;
         self.accesses += 1;
-        self.log.get(index)
+        self.owned.state.access_log.get(index)
     }
 
     /// Returns what was read by the access to a device that is next in order, or asks for it.
@@ -210,11 +208,11 @@ impl Machine<'_> {
     /// whether `access` says that it was made.
     fn once(&mut self, access: impl FnOnce(&Self, &mut Done) -> bool) -> bool {
         // Room for the note that it was comes first.
-        if self.log.is_full() {
+        if self.owned.state.access_log.is_full() {
             return false;
         }
         let mut done = Done { data: [0; 8] };
-        access(self, &mut done) && self.log.push(done)
+        access(self, &mut done) && self.owned.state.access_log.push(done)
     }
 
     fn fail(&mut self, error: Error) -> Stop {
@@ -421,54 +419,58 @@ enum End {
 }
 
 /// Where emulation starts.
+#[derive(Clone, Copy)]
 pub(crate) enum Start {
     /// With the instruction at RIP.
     Fetch,
     /// With that, which exited because it accessed this address; whether it is known to write there.
     Access(Gpa, bool),
-    /// With this one, which has made these accesses.
-    Resume(Instruction, AccessLog, Option<Known>),
 }
 
-/// Emulates the instruction at RIP, or goes on with one that the client has done an access for.
+/// Emulates the instruction at RIP.
 ///
 /// The instruction is complete, or has raised an exception, or the client is asked, on return; it
 /// was executed in the mode that the guest was in, and the guest may be in another one after. A
 /// repeated string instruction goes on until something else wants the vCPU.
 pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> Result<Next> {
-    if !matches!(start, Start::Resume(..)) {
-        vcpu.count_event(Event::Emulated);
-    }
-    let (mut accessed, mut resume) = match start {
-        Start::Fetch => (None, None),
-        Start::Access(gpa, write) => (Some(Known::by_exit(gpa, write)), None),
-        Start::Resume(instruction, log, known) => (None, Some((instruction, log, known))),
-    };
-    loop {
-        let mut context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
-        let (instruction, log, known) = match resume.take() {
-            Some(resumed) => resumed,
-            None => match decode(vm, &owned.state, &context) {
-                Ok(instruction) => {
-                    let known = accessed.take().filter(|_| instruction.accesses_one_place());
-                    (instruction, AccessLog::default(), known)
+    vcpu.count_event(Event::Emulated);
+    let mut context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+    match decode(vm, &owned.state, &context) {
+        Ok(instruction) => {
+            let known = match start {
+                Start::Access(gpa, write) if instruction.accesses_one_place() => {
+                    Some(Known::by_exit(gpa, write))
                 }
-                Err(Refused::Fault(exception)) => {
-                    owned.state.raise(exception);
-                    return Ok(Next::Resume);
-                }
-                Err(Refused::Unsupported(bytes)) => {
-                    return Ok(give_up(vm, vcpu, owned, &bytes));
-                }
-            },
-        };
-        if !instruction.accesses_one_place() {
-            owned.with_vmcs(|vmcs, state| context.complete(state, vmcs));
+                _ => None,
+            };
+            owned.state.access_log.clear();
+            run(vm, vcpu, owned, &mut context, &instruction, known)
         }
+        Err(Refused::Fault(exception)) => {
+            owned.state.raise(exception);
+            Ok(Next::Resume)
+        }
+        Err(Refused::Unsupported(bytes)) => Ok(give_up(vm, vcpu, owned, &bytes)),
+    }
+}
+
+/// Executes an instruction that has made the accesses noted so far, with the translation that it needed
+/// last.
+fn run(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    owned: &mut Owned,
+    context: &mut Context,
+    instruction: &Instruction,
+    mut known: Option<Known>,
+) -> Result<Next> {
+    if !instruction.accesses_one_place() {
+        owned.with_vmcs(|vmcs, state| context.complete(state, vmcs));
+    }
+    loop {
         // What a POPF or IRET puts there counts for the instruction after it.
         let trap = owned.state.fetched_rflags() & Rflags::TF.value() != 0;
-        let end = step(vm, vcpu, owned, &context, &instruction, (log, known));
-        match end {
+        match step(vm, vcpu, owned, context, instruction, known.take()) {
             End::Done(after, shadow) => {
                 finish(owned, trap, shadow);
                 return Ok(after.map_or(Next::Resume, |after| do_after(vcpu, owned, after)));
@@ -480,6 +482,7 @@ pub(crate) fn emulate(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, start: Start) -> 
                     }
                     return Ok(Next::Resume);
                 }
+                owned.state.access_log.clear();
             }
             End::Fault(exception) => {
                 owned.state.raise(exception);
@@ -549,29 +552,35 @@ enum Refused {
 
 /// Fetches and decodes the instruction at RIP.
 fn decode(vm: &Vm, state: &State, context: &Context) -> Result<Instruction, Refused> {
-    let fetched = context
-        .fetch(vm, state.fetched_rip())
+    // One byte more than needed: two words are copied faster.
+    let (fetched, len) = context
+        .fetch::<{ MAX_INSTRUCTION + 1 }>(vm, state.fetched_rip())
         .map_err(Refused::Fault)?;
-    let (bytes, len) = fetched;
-    let bytes = bytes.get(..len).unwrap_or(&[]);
+    let bytes = fetched.get(..len.min(MAX_INSTRUCTION)).unwrap_or(&[]);
     match emulate::decode(context.mode, bytes) {
         Ok(instruction) => Ok(instruction),
         Err(DecodeError::Invalid) => Err(Refused::Fault(Exception::invalid_opcode())),
         Err(DecodeError::TooLong) => Err(Refused::Fault(Exception::general_protection())),
         Err(DecodeError::Unsupported | DecodeError::Truncated) => {
-            Err(Refused::Unsupported(fetched))
+            let mut unknown = [0; MAX_INSTRUCTION];
+            for (target, source) in unknown.iter_mut().zip(bytes) {
+                *target = *source;
+            }
+            Err(Refused::Unsupported((unknown, bytes.len())))
         }
     }
 }
 
 /// Executes an instruction once.
+// Inlined into a loop, all that any operation might look at would be computed before.
+#[inline(never)]
 fn step(
     vm: &Vm,
     vcpu: &Vcpu,
     owned: &mut Owned,
     context: &Context,
     instruction: &Instruction,
-    (log, known): (AccessLog, Option<Known>),
+    known: Option<Known>,
 ) -> End {
     let rip = owned.state.fetched_rip();
     let mut machine = Machine {
@@ -580,7 +589,6 @@ fn step(
         owned,
         context,
         length: u32::from(instruction.length()),
-        log,
         known,
         accesses: 0,
         exit: None,
@@ -590,7 +598,6 @@ fn step(
     let result = emulate::execute(instruction, &mut machine);
     let Machine {
         exit,
-        log,
         known,
         accesses,
         after,
@@ -640,7 +647,6 @@ fn step(
             owned.state.pending = Some(Pending::Mmio {
                 instruction: *instruction,
                 rip,
-                log,
                 known,
                 asked,
             });
@@ -819,7 +825,7 @@ pub(crate) fn complete(
     owned: &mut Owned,
     instruction: Instruction,
     rip: u64,
-    (mut log, known): (AccessLog, Option<Known>),
+    known: Option<Known>,
     asked: Asked,
 ) -> Result<Next> {
     let mut data = [0; 8];
@@ -836,8 +842,9 @@ pub(crate) fn complete(
     if current != rip {
         return Ok(Next::Resume);
     }
-    if !log.push(Done { data }) {
+    if !owned.state.access_log.push(Done { data }) {
         return Ok(cannot_emulate(vcpu, owned, &([0; MAX_INSTRUCTION], 0)));
     }
-    emulate(vm, vcpu, owned, Start::Resume(instruction, log, known))
+    let mut context = owned.with_vmcs(|vmcs, state| Context::read(state, vmcs));
+    run(vm, vcpu, owned, &mut context, &instruction, known)
 }

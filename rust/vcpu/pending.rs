@@ -22,7 +22,7 @@ use crate::{
 pub(crate) const MAX_LOG: usize = 8;
 
 /// An access of an instruction to a device, done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Done {
     /// What was read; meaningless for a write.
     pub(crate) data: [u8; 8],
@@ -81,16 +81,21 @@ impl Known {
 /// The accesses to devices that an instruction has made so far.
 ///
 /// When it is executed again, these are answered from here and not repeated.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Default, Debug)]
 pub(crate) struct AccessLog {
-    entries: [Option<Done>; MAX_LOG],
+    entries: [Done; MAX_LOG],
     len: usize,
 }
 
 impl AccessLog {
+    /// Forgets all accesses: an instruction begins.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Returns the access at `index`, if it was made.
     pub(crate) fn get(&self, index: usize) -> Option<Done> {
-        self.entries.get(index).copied().flatten()
+        self.entries.get(..self.len)?.get(index).copied()
     }
 
     /// Returns whether there is no room for another access.
@@ -102,7 +107,7 @@ impl AccessLog {
     pub(crate) fn push(&mut self, done: Done) -> bool {
         match self.entries.get_mut(self.len) {
             Some(entry) => {
-                *entry = Some(done);
+                *entry = done;
                 self.len += 1;
                 true
             }
@@ -172,11 +177,9 @@ pub(crate) enum Pending {
         instruction: Instruction,
         /// RIP when it was started.
         rip: u64,
-        /// What it has accessed so far.
-        log: AccessLog,
         /// The translation that the access needed.
         known: Option<Known>,
-        /// What the client was asked for; it is the next entry of the log.
+        /// What the client was asked for: the next access to be noted in the vCPU's [`AccessLog`].
         asked: Asked,
     },
 }

@@ -177,10 +177,9 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         Some(Pending::Mmio {
             instruction,
             rip,
-            log,
             known,
             asked,
-        }) => emulation::complete(vm, vcpu, owned, instruction, rip, (log, known), asked),
+        }) => emulation::complete(vm, vcpu, owned, instruction, rip, known, asked),
     }
 }
 

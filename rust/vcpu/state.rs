@@ -15,7 +15,10 @@ use super::{
         pv_eoi::PvEoi,
         vapic::Vapic, //
     },
-    pending::Pending,
+    pending::{
+        AccessLog,
+        Pending, //
+    },
     pv::Pv,
     restricted::{
         GuestOwned,
@@ -167,6 +170,8 @@ pub(crate) struct State {
     pub(crate) guest_debug: GuestDebug,
     /// What KVM_RUN must finish before it enters the guest.
     pub(crate) pending: Option<Pending>,
+    /// What the instruction that is executed in software has accessed so far.
+    pub(super) access_log: AccessLog,
     /// The host's control registers as the VMCS has them.
     pub(crate) host: HostControlRegisters,
     /// Flushes to be done before the next entry.
@@ -246,6 +251,7 @@ impl State {
             debug: DebugRegisters::new(),
             guest_debug: GuestDebug::default(),
             pending: None,
+            access_log: AccessLog::default(),
             host: HostControlRegisters::default(),
             owed: Owed::ALL,
             guest_owned: GuestOwned::default(),
@@ -421,7 +427,12 @@ impl State {
 
     /// Returns the current privilege level, 0 to 3: the DPL of SS.
     pub(crate) fn cpl(&self, vmcs: &CurrentVmcs<'_>) -> u8 {
-        if !self.cr0(vmcs).contains(Cr0::PE) {
+        self.cpl_with(vmcs, self.cr0(vmcs))
+    }
+
+    /// As [`State::cpl`], for who has CR0.
+    pub(super) fn cpl_with(&self, vmcs: &CurrentVmcs<'_>, cr0: Cr0) -> u8 {
+        if !cr0.contains(Cr0::PE) {
             return 0;
         }
         // CAST: Two bits.

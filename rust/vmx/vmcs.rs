@@ -302,30 +302,46 @@ impl Vmcs {
     /// Makes this VMCS the current one of the CPU that `preempt` holds us on.
     ///
     /// Interrupts must be on: a VMCS that is active on another CPU is cleared by a call to it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_current<'a>(&'a self, preempt: &'a PreemptGuard) -> (CurrentVmcs<'a>, Load) {
         let cpu = preempt.cpu();
-        let shared = &*self.shared;
         let current = CurrentVmcs {
             vmcs: self,
             displaced: Cell::new(None),
             preempt,
         };
+        let load = if self.is_current(cpu) {
+            Load::Stayed
+        } else {
+            self.move_to(cpu, &current)
+        };
+        (current, load)
+    }
+
+    /// Returns whether this VMCS is the current one of `cpu`, which is this CPU.
+    #[inline(always)]
+    fn is_current(&self, cpu: u32) -> bool {
         // CAST: CPU numbers are small.
-        if shared.cpu.load(Relaxed) == cpu as i32 {
+        self.shared.cpu.load(Relaxed) == cpu as i32
             // SAFETY: The CPU is in VMX operation while the module is loaded; preemption is off.
-            if unsafe { instruction::vmptrst() } != shared.address.value() {
-                self.load_on(cpu, &current, Load::Stayed);
-            }
-            return (current, Load::Stayed);
-        }
-        shared.clear();
-        self.load_on(cpu, &current, Load::Moved);
-        (current, Load::Moved)
+            && unsafe { instruction::vmptrst() } == self.shared.address.value()
+    }
+
+    /// Makes this VMCS current on `cpu`, which is this CPU, from wherever it was.
+    #[cold]
+    fn move_to(&self, cpu: u32, current: &CurrentVmcs<'_>) -> Load {
+        // CAST: CPU numbers are small.
+        let load = if self.shared.cpu.load(Relaxed) == cpu as i32 {
+            Load::Stayed
+        } else {
+            self.shared.clear();
+            Load::Moved
+        };
+        self.load_on(cpu, current, load);
+        load
     }
 
     /// Executes VMPTRLD on `cpu`, which is this CPU, and notes it, with what was displaced.
-    #[cold]
     fn load_on(&self, cpu: u32, current: &CurrentVmcs<'_>, load: Load) {
         let irqs = IrqGuard::new();
         if load == Load::Moved {

@@ -102,6 +102,9 @@ const fn bit_if(bit: u32, on: bool) -> u32 {
 }
 
 impl Segment {
+    /// A null selector's segment.
+    pub(crate) const UNUSABLE: Self = Self::from_vmcs(0, 0, 0, rights::UNUSABLE);
+
     /// Returns a present 64 KiB segment at `base`, as after RESET.
     const fn at_reset(selector: u16, base: u64, kind: u8, s: bool) -> Self {
         Self {
