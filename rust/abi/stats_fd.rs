@@ -28,6 +28,7 @@ use crate::{
     },
     vmx::exit::reason, //
 };
+use core::ops::Range;
 use kernel::{
     prelude::*,
     str::CString,
@@ -247,12 +248,9 @@ impl FileObject for VmStats {
     type Pointer = Arc<Self>;
 
     fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
-        copy(
-            &contents(&this.name, VM, &this.vm.counters())?,
-            offset,
-            address,
-            size,
-        )
+        let part = read(&this.name, VM, &this.vm.counters(), offset, size)?;
+        uaccess::write_bytes(address, &part)?;
+        Ok(part.len())
     }
 }
 
@@ -262,62 +260,91 @@ impl FileObject for VcpuStats {
     type Pointer = Arc<Self>;
 
     fn read(this: ArcBorrow<'_, Self>, offset: u64, address: usize, size: usize) -> Result<usize> {
-        copy(
-            &contents(&this.name, VCPU, &this.vcpu)?,
-            offset,
-            address,
-            size,
-        )
+        let part = read(&this.name, VCPU, &this.vcpu, offset, size)?;
+        uaccess::write_bytes(address, &part)?;
+        Ok(part.len())
     }
 }
 
-/// Copies a part of the file to the client; returns its size, which is less at the end of the file.
-fn copy(contents: &[u8], offset: u64, address: usize, size: usize) -> Result<usize> {
-    let rest = usize::try_from(offset)
-        .ok()
-        .and_then(|offset| contents.get(offset..))
-        .unwrap_or_default();
-    let part = rest.get(..size).unwrap_or(rest);
-    uaccess::write_bytes(address, part)?;
-    Ok(part.len())
+/// The part of the file that a read wants, made while the file passes by from its start.
+struct Part {
+    wanted: Range<usize>,
+    position: usize,
+    bytes: KVec<u8>,
 }
 
-/// Returns the whole file.
-fn contents<T>(name: &CStr, stats: &[Stat<T>], object: &T) -> Result<KVec<u8>> {
+impl Part {
+    /// Passes over the next `len` bytes if none of them is wanted, and returns whether that is so.
+    fn passes(&mut self, len: usize) -> bool {
+        let end = self.position.saturating_add(len);
+        let passes = end <= self.wanted.start || self.position >= self.wanted.end;
+        if passes {
+            self.position = end;
+        }
+        passes
+    }
+
+    /// Takes what is wanted of the next bytes.
+    fn put(&mut self, bytes: &[u8]) -> Result {
+        let from = self.wanted.start.saturating_sub(self.position);
+        let to = self.wanted.end.saturating_sub(self.position);
+        if let Some(bytes) = bytes.get(from..to.min(bytes.len())) {
+            self.bytes.extend_from_slice(bytes, GFP_KERNEL)?;
+        }
+        self.position = self.position.saturating_add(bytes.len());
+        Ok(())
+    }
+
+    /// Takes a name, cut or filled up with zeroes to its size.
+    fn put_name(&mut self, name: &[u8]) -> Result {
+        const ZEROES: [u8; NAME_SIZE] = [0; NAME_SIZE];
+        let name = name.get(..NAME_SIZE - 1).unwrap_or(name);
+        self.put(name)?;
+        self.put(ZEROES.get(name.len()..).unwrap_or_default())
+    }
+}
+
+/// Returns as much of the file as a read of `size` bytes at `offset` gets: less at its end.
+fn read<T>(
+    name: &CStr,
+    stats: &[Stat<T>],
+    object: &T,
+    offset: u64,
+    size: usize,
+) -> Result<KVec<u8>> {
     let count = stats.len().min(MAX_STATS);
     let descriptors = HEADER_SIZE + NAME_SIZE;
     let data = descriptors + count * DESCRIPTOR_SIZE;
-    let mut file = KVec::with_capacity(data + count * 8, GFP_KERNEL)?;
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let mut part = Part {
+        wanted: start..start.saturating_add(size),
+        position: 0,
+        bytes: KVec::with_capacity(size.min(data + count * 8), GFP_KERNEL)?,
+    };
     let words = [0, NAME_SIZE, count, HEADER_SIZE, descriptors, data];
     for word in words {
         // CAST: At most a few thousand.
-        put(&mut file, &(word as u32).to_ne_bytes())?;
+        part.put(&(word as u32).to_ne_bytes())?;
     }
-    put_name(&mut file, name.to_bytes())?;
+    part.put_name(name.to_bytes())?;
     for (index, stat) in stats.iter().take(count).enumerate() {
-        put(&mut file, &stat.kind.flags().to_ne_bytes())?;
+        if part.passes(DESCRIPTOR_SIZE) {
+            continue;
+        }
+        part.put(&stat.kind.flags().to_ne_bytes())?;
         // The exponent, and the number of values, 1.
-        put(&mut file, &stat.kind.exponent().to_ne_bytes())?;
-        put(&mut file, &1u16.to_ne_bytes())?;
+        part.put(&stat.kind.exponent().to_ne_bytes())?;
+        part.put(&1u16.to_ne_bytes())?;
         // CAST: At most MAX_STATS values.
-        put(&mut file, &((index * 8) as u32).to_ne_bytes())?;
+        part.put(&((index * 8) as u32).to_ne_bytes())?;
         // Only histograms have a bucket size.
-        put(&mut file, &0u32.to_ne_bytes())?;
-        put_name(&mut file, stat.name.as_bytes())?;
+        part.put(&0u32.to_ne_bytes())?;
+        part.put_name(stat.name.as_bytes())?;
     }
     for stat in stats.iter().take(count) {
-        put(&mut file, &(stat.value)(object).to_ne_bytes())?;
+        if !part.passes(8) {
+            part.put(&(stat.value)(object).to_ne_bytes())?;
+        }
     }
-    Ok(file)
-}
-
-fn put(file: &mut KVec<u8>, bytes: &[u8]) -> Result {
-    Ok(file.extend_from_slice(bytes, GFP_KERNEL)?)
-}
-
-/// Appends a name, cut or filled up with zeroes to its size.
-fn put_name(file: &mut KVec<u8>, name: &[u8]) -> Result {
-    let name = name.get(..NAME_SIZE - 1).unwrap_or(name);
-    put(file, name)?;
-    Ok(file.extend_with(NAME_SIZE - name.len(), 0, GFP_KERNEL)?)
+    Ok(part.bytes)
 }
