@@ -96,7 +96,7 @@ static void bench_exit(struct vcpu *vcpu, const char *name, const char *code,
 #define EXIT(vcpu, name, code, nothing)					\
 	EXIT_AT(vcpu, name, code, MMIO_GPA, nothing)
 
-/* An eventfd that writes to an address signal. */
+/* An eventfd that writes to an address signal: of 0, with KVM_IOEVENTFD_FLAG_DATAMATCH. */
 static void ioeventfd(struct vm *vm, unsigned int flags, uint64_t address,
 		      unsigned int length)
 {
@@ -133,6 +133,9 @@ static void bench_exits(void)
 	EXIT(&vcpu, "ioeventfd, port", time_port_write, nothing);
 	ioeventfd(&vm, 0, MMIO_GPA, 0);
 	EXIT(&vcpu, "ioeventfd, MMIO", time_mmio_write, nothing);
+	ioeventfd(&vm, KVM_IOEVENTFD_FLAG_DATAMATCH, MMIO_GPA + PAGE, 4);
+	EXIT_AT(&vcpu, "ioeventfd, MMIO with datamatch", time_mmio_write, MMIO_GPA + PAGE,
+		nothing);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }
@@ -140,6 +143,7 @@ static void bench_exits(void)
 /* Accesses to controllers in the kernel. */
 static void bench_irqchip(void)
 {
+	struct kvm_vapic_addr vapic = { .vapic_addr = DATA_GPA };
 	struct kvm_irqchip ioapic;
 	uint64_t nothing;
 	struct vcpu vcpu;
@@ -152,6 +156,12 @@ static void bench_irqchip(void)
 	nothing = RUN(&vcpu, time_nothing, 100, 0, 0);
 	EXIT(&vcpu, "port read served by the PIC", time_pic_read, nothing);
 	EXIT(&vcpu, "port write served by the PIC", time_pic_write, nothing);
+	/* An exit to user space, without and with a word for the TPR that is filled and read. */
+	EXIT(&vcpu, "port read by user space, irqchip", time_port_read, nothing);
+	xioctl(vcpu.fd, KVM_SET_VAPIC_ADDR, &vapic);
+	EXIT(&vcpu, "port read by user space, TPR in memory", time_port_read, nothing);
+	vapic.vapic_addr = 0;
+	xioctl(vcpu.fd, KVM_SET_VAPIC_ADDR, &vapic);
 	irq_get_chip(&vm, KVM_IRQCHIP_IOAPIC, &ioapic);
 	/* The lower half of the entry of pin 20. */
 	ioapic.chip.ioapic.ioregsel = 0x10 + 2 * 20;

@@ -231,6 +231,19 @@ bool kvm_rs_pfn_is_mmio(unsigned long pfn)
 }
 
 /**
+ * kvm_rs_page_is_mmio() - kvm_rs_pfn_is_mmio() for a page
+ * @page: a referenced struct page
+ *
+ * Return: whether it is device memory
+ */
+bool kvm_rs_page_is_mmio(const void *page)
+{
+	const struct page *p = page;
+
+	return PageReserved(p) && kvm_rs_pfn_is_mmio(page_to_pfn(p));
+}
+
+/**
  * kvm_rs_host_mapping_level() - Size at which the host maps an address of the calling process
  * @hva: user address
  *

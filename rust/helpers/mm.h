@@ -31,6 +31,7 @@ unsigned long kvm_rs_page_to_pfn(const void *page);
 void kvm_rs_page_mark_used(void *page, bool dirty);
 void kvm_rs_page_put(void *page);
 bool kvm_rs_pfn_is_mmio(unsigned long pfn);
+bool kvm_rs_page_is_mmio(const void *page);
 int kvm_rs_host_mapping_level(unsigned long hva);
 
 unsigned long kvm_rs_user_map(unsigned long size, void **mm);

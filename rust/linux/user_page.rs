@@ -107,6 +107,10 @@ impl UserPage {
     ///
     /// The answer costs a search of the firmware's memory map for frames without a `struct page`.
     pub(crate) fn is_mmio(&self) -> bool {
+        if let Some(page) = self.page {
+            // SAFETY: By the type invariant, there is a reference to the page.
+            return unsafe { shims::kvm_rs_page_is_mmio(page.as_ptr()) };
+        }
         // SAFETY: The function takes any frame number.
         unsafe { shims::kvm_rs_pfn_is_mmio(self.pfn.value() as usize) }
     }

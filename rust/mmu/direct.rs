@@ -36,10 +36,7 @@ use super::{
         Flushed,
         RemoteFlush, //
     },
-    walk::{
-        Step,
-        Walk, //
-    },
+    walk::Walk, //
 };
 use crate::x86::addr::{
     Gfn,
@@ -242,48 +239,34 @@ impl<F: EntryFormat> DirectMmu<F> {
         mapping: &Mapping,
         stock: &mut TableStock<F>,
     ) -> Outcome {
-        let mut walk = Walk::new(locked, mapping.gfn);
-        while let Some(step) = walk.next() {
-            let Step {
-                entry,
-                seen,
-                content,
-            } = step;
+        let mut table = locked.root();
+        // Each turn is in a table below that of the one before.
+        while let Some(entry) = table.descend(mapping.gfn, mapping.level) {
+            let (seen, content) = entry.load();
             let level = entry.level();
-            match content {
-                Content::Table(table) if level > mapping.level => walk.enter(table),
+            table = match content {
+                // It was put there just now.
+                Content::Table(below) if level > mapping.level => below,
                 Content::Table(_) if seen.is_for_execution() => return Outcome::Smaller,
                 Content::Table(_) => return Outcome::NeedExclusive,
                 Content::Leaf(old) if mapping.agrees(&old, level) => {
                     if old.access.includes(mapping.need) {
                         return Self::make_young(&entry, seen, &old);
                     }
-                    if level != mapping.level {
-                        let Some(table) = stock.take() else {
-                            return Outcome::NeedTables(mapping.tables_below(level));
-                        };
-                        let for_execution = mapping.is_for_execution(level);
-                        match self.split(&entry, seen, &old, table, for_execution) {
-                            Ok(table) => walk.enter(table),
-                            Err(table) => {
-                                stock.give_back(table);
-                                return Outcome::Raced;
-                            }
-                        }
-                        continue;
+                    if level == mapping.level {
+                        return Self::widen(&entry, seen, &old, mapping);
                     }
-                    // Nothing that is known of the page's use gets lost.
-                    let leaf = Leaf {
-                        access: old.access.union(mapping.leaf.access),
-                        host_writable: old.host_writable || mapping.leaf.host_writable,
-                        accessed: old.accessed || mapping.leaf.accessed,
-                        dirty: old.dirty || mapping.leaf.dirty,
-                        ..mapping.leaf
+                    let Some(table) = stock.take() else {
+                        return Outcome::NeedTables(mapping.tables_below(level));
                     };
-                    return match entry.install(seen, &leaf) {
-                        Ok(()) => Outcome::Mapped,
-                        Err(Raced) => Outcome::Raced,
-                    };
+                    let for_execution = mapping.is_for_execution(level);
+                    match self.split(&entry, seen, &old, table, for_execution) {
+                        Ok(table) => table,
+                        Err(table) => {
+                            stock.give_back(table);
+                            return Outcome::Raced;
+                        }
+                    }
                 }
                 Content::Leaf(_) => return Outcome::NeedExclusive,
                 Content::Empty | Content::Mmio if level == mapping.level => {
@@ -303,7 +286,7 @@ impl<F: EntryFormat> DirectMmu<F> {
                         return Outcome::NeedTables(mapping.tables_below(level));
                     };
                     match entry.link(seen, table, mapping.is_for_execution(level)) {
-                        Ok(table) => walk.enter(table),
+                        Ok(table) => table,
                         Err(table) => {
                             stock.give_back(table);
                             return Outcome::Raced;
@@ -314,6 +297,26 @@ impl<F: EntryFormat> DirectMmu<F> {
         }
         // The walk ends in one of the arms above unless the mapping is below the lowest level.
         Outcome::Raced
+    }
+
+    /// Lets an entry allow what `mapping` does, too. Nothing that is known of the page's use gets lost.
+    fn widen<G: Locked<F>>(
+        entry: &EntryRef<'_, F, G>,
+        seen: Seen,
+        old: &Leaf,
+        mapping: &Mapping,
+    ) -> Outcome {
+        let leaf = Leaf {
+            access: old.access.union(mapping.leaf.access),
+            host_writable: old.host_writable || mapping.leaf.host_writable,
+            accessed: old.accessed || mapping.leaf.accessed,
+            dirty: old.dirty || mapping.leaf.dirty,
+            ..mapping.leaf
+        };
+        match entry.install(seen, &leaf) {
+            Ok(()) => Outcome::Mapped,
+            Err(Raced) => Outcome::Raced,
+        }
     }
 
     /// Makes an entry young that allows what the guest tried to do.

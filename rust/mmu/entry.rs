@@ -115,6 +115,14 @@ pub(crate) trait EntryFormat: Send + Sync + 'static {
     /// Returns what the bits of an entry of `level` say.
     fn decode(bits: u64, level: Level) -> Entry;
 
+    /// Returns the table that an entry of `level` leads to, as [`Self::decode`] does, if it leads to one.
+    fn next_table(bits: u64, level: Level) -> Option<Hpa> {
+        match Self::decode(bits, level) {
+            Entry::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
     /// Returns how many guest frames a tree of `levels` levels can map.
     fn frames(levels: Level) -> u64 {
         levels.table_pages()

@@ -119,10 +119,15 @@ impl EntryFormat for Ept {
         (table.value() & ADDRESS) | PRESENT | ACCESSED
     }
 
+    #[inline]
+    fn next_table(bits: u64, level: Level) -> Option<Hpa> {
+        let leads_on = level != Level::Page4K && bits & (READ | LARGE) == READ;
+        leads_on.then(|| Hpa::new(bits & ADDRESS))
+    }
+
     fn decode(bits: u64, level: Level) -> Entry {
-        // First what most entries on the way of a fault are.
-        if level != Level::Page4K && bits & (READ | LARGE) == READ {
-            return Entry::Table(Hpa::new(bits & ADDRESS));
+        if let Some(table) = Self::next_table(bits, level) {
+            return Entry::Table(table);
         }
         let rights = (bits | bits >> OLD_SHIFT) & PRESENT;
         if rights == 0 {

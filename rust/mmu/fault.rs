@@ -327,7 +327,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             // marked. Write access may come later without a look at the page.
             found.page.mark_used(mapping.leaf.host_writable);
             // Who made the entry writable before has told of it in a ring, or the processor will.
-            if mapping.need.write && (ring.is_none() || outcome == Outcome::Mapped) {
+            let logs = found.slot.flags().log_dirty;
+            if logs && mapping.need.write && (ring.is_none() || outcome == Outcome::Mapped) {
                 found.slot.mark_dirty(mapping.gfn, ring);
             }
         }
@@ -391,19 +392,18 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             return Level::Page4K;
         }
         let fits = |level: Level| {
-            self.sizes.allow(level)
+            level.offset(found.page.pfn().value()) == level.offset(found.gfn.value())
+                && self.sizes.allow(level)
                 && found.slot.fits_block(found.gfn, level.pages())
-                && level.offset(found.page.pfn().value()) == level.offset(found.gfn.value())
         };
-        let mut best = Level::Page4K;
-        for level in Level::SIZES {
-            if level > best && fits(level) {
-                best = level;
-            }
+        if !fits(Level::Page2M) {
+            return Level::Page4K;
         }
-        if best == Level::Page4K {
-            return best;
-        }
+        let mut best = if fits(Level::Page1G) {
+            Level::Page1G
+        } else {
+            Level::Page2M
+        };
         // The look at the host's tables is only worth something together with the check for a
         // change, which comes later, under the lock.
         let host = user_page::host_mapping_level(found.hva);

@@ -392,6 +392,24 @@ impl<'g, F: EntryFormat, G: Locked<F>> TableRef<'g, F, G> {
             .map(|bits| self.entry_ref(bits))
     }
 
+    /// Returns the entry for `gfn` in the lowest table there is on the way to it, but not below `lowest`.
+    pub(crate) fn descend(self, gfn: Gfn, lowest: Level) -> Option<EntryRef<'g, F, G>> {
+        let mut table = self;
+        loop {
+            let entry = table.entry(gfn)?;
+            if entry.level <= lowest {
+                return Some(entry);
+            }
+            // Pairs with the exchange in `link`.
+            let bits = entry.bits.load(Acquire);
+            let next = F::next_table(bits, entry.level).zip(entry.level.below());
+            let Some((hpa, below)) = next else {
+                return Some(entry);
+            };
+            table = entry.child(hpa, below);
+        }
+    }
+
     /// Returns all entries in order.
     pub(crate) fn entries(self) -> impl Iterator<Item = EntryRef<'g, F, G>> {
         let entries = self.entries;

@@ -77,10 +77,19 @@ impl<'g, F: EntryFormat, G: Locked<F>> Walk<'g, F, G> {
 
     /// Returns the entry that ends the walk: a leaf, an empty one, or one of level `lowest`.
     pub(crate) fn last(mut self, lowest: Level) -> Option<Step<'g, F, G>> {
-        while let Some(step) = self.next() {
-            match step.content {
-                Content::Table(table) if step.entry.level() > lowest => self.enter(table),
-                _ => return Some(step),
+        while let Some(table) = self.next.take() {
+            let entry = table.descend(self.gfn, lowest)?;
+            let (seen, content) = entry.load();
+            match content {
+                // It was put there just now.
+                Content::Table(table) if entry.level() > lowest => self.enter(table),
+                content => {
+                    return Some(Step {
+                        entry,
+                        seen,
+                        content,
+                    });
+                }
             }
         }
         None

@@ -89,11 +89,9 @@ impl Doorbell {
 
 /// Returns the number that at most 8 bytes are.
 fn number(data: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    for (target, &source) in bytes.iter_mut().zip(data) {
-        *target = source;
-    }
-    u64::from_le_bytes(bytes)
+    data.iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// What writes signal, sorted by address.
