@@ -4,9 +4,6 @@
 # Boots Linux in samples/vmm to its shell, with two vCPUs, a disk and a network card, and looks
 # whether all of it works: interrupts from devices and IPIs, ports, MMIO, paging, SMP, the clock.
 #
-# The emulated machine does not interrupt a guest that loops with interrupts off. Where the CPU has no
-# PAUSE-loop exiting, a vCPU that waits for another would never end, so there is only one.
-#
 # usage: linux_guest.sh [PARAMETER=VALUE...|DEVICE]
 #
 # Loads kvm_rs anew if it is to have parameters. Wants busybox, samples/vmm in /rig/samples and a
@@ -18,7 +15,6 @@ case ${1:-} in
 *=*) rmmod kvm_rs && insmod /rig/modules/kvm_rs.ko "$@" || exit 1 ;;
 esac
 cpus=2
-grep -q "^vmx flags.* ple" /proc/cpuinfo || cpus=1
 dir=/tmp/linux_guest
 host=192.168.76.1
 guest=192.168.76.2
