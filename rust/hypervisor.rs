@@ -123,6 +123,7 @@ impl Hypervisor {
                 ept: wanted.ept,
                 unrestricted_guest: wanted.unrestricted_guest,
                 vpid: wanted.vpid,
+                vnmi: wanted.vnmi,
                 ept_ad: wanted.eptad,
                 pml: wanted.pml,
                 flexpriority: wanted.flexpriority,
@@ -138,6 +139,7 @@ impl Hypervisor {
         parameter::report(&Parameters {
             ept: capabilities.ept(),
             vpid: capabilities.vpid(),
+            vnmi: capabilities.virtual_nmis(),
             flexpriority: capabilities.flexpriority(),
             unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),

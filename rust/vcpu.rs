@@ -27,6 +27,7 @@ pub(crate) mod hypercall;
 pub(crate) mod interrupt;
 mod io;
 mod msr;
+mod nmi;
 mod pending;
 pub(crate) mod pv;
 pub(crate) mod registers;

@@ -7,10 +7,12 @@
 #include "kselftest_harness.h"
 #include "vm.h"
 
+#define MSR_PIN_CONTROLS	0x481
 #define MSR_PROCESSOR_CONTROLS	0x482
 #define MSR_SECONDARY_CONTROLS	0x48b
 #define MSR_EPT_VPID_CAP	0x48c
 
+#define VIRTUAL_NMIS		(1UL << 5)	/* of the pin-based controls */
 #define TPR_SHADOW		(1UL << 21)	/* of the processor-based controls */
 #define SECONDARY		(1UL << 31)
 #define APIC_ACCESSES		(1UL << 0)	/* of the secondary ones */
@@ -29,7 +31,7 @@
 #define INVVPID_TYPES		(3UL << 41)
 
 struct cpu {
-	bool ept, ept_2m, ept_1g, eptad, vpid, unrestricted, flexpriority, pml;
+	bool ept, ept_2m, ept_1g, eptad, vpid, vnmi, unrestricted, flexpriority, pml;
 };
 
 /* An MSR of the host; 0 if there is none. */
@@ -59,6 +61,7 @@ static struct cpu read_cpu(void)
 	cpu.ept_2m = cpu.ept && ept & EPT_2M;
 	cpu.ept_1g = cpu.ept && ept & EPT_1G;
 	cpu.eptad = cpu.ept && ept & EPT_AD;
+	cpu.vnmi = host_msr(MSR_PIN_CONTROLS) >> 32 & VIRTUAL_NMIS;
 	cpu.vpid = second & VPID && ept & INVVPID && ept & INVVPID_TYPES;
 	cpu.unrestricted = cpu.ept && second & UNRESTRICTED;
 	cpu.flexpriority = second & APIC_ACCESSES && first & TPR_SHADOW;
@@ -125,6 +128,7 @@ TEST_F(model, parameters)
 	EXPECT_EQ(module_parameter("ept") == 'Y', cpu->ept);
 	EXPECT_EQ(module_parameter("eptad") == 'Y', cpu->eptad);
 	EXPECT_EQ(module_parameter("vpid") == 'Y', cpu->vpid);
+	EXPECT_EQ(module_parameter("vnmi") == 'Y', cpu->vnmi);
 	EXPECT_EQ(module_parameter("unrestricted_guest") == 'Y', cpu->unrestricted);
 	/* What the module may leave alone though the CPU has it. */
 	if (module_parameter("flexpriority") == 'Y')

@@ -221,6 +221,7 @@ void kvm_rs_signals_unblock(void);
  * struct kvm_rs_parameters - The module's parameters
  * @ept:	Translate guest-physical addresses by EPT
  * @vpid:	Tag translations with VPIDs
+ * @vnmi:	Have the CPU track whether the guest blocks NMIs
  * @flexpriority: Virtualise the task-priority register in hardware
  * @unrestricted_guest: Run real mode and nonpaged guests in hardware
  * @eptad:	Use accessed and dirty bits of EPT entries
@@ -231,6 +232,7 @@ void kvm_rs_signals_unblock(void);
 struct kvm_rs_parameters {
 	bool ept;
 	bool vpid;
+	bool vnmi;
 	bool flexpriority;
 	bool unrestricted_guest;
 	bool eptad;

@@ -22,6 +22,7 @@
 struct kvm_rs_parameters kvm_rs_parameters = {
 	.ept = true,
 	.vpid = true,
+	.vnmi = true,
 	.flexpriority = true,
 	.unrestricted_guest = true,
 	.eptad = true,
@@ -32,6 +33,8 @@ module_param_named(ept, kvm_rs_parameters.ept, bool, 0444);
 MODULE_PARM_DESC(ept, "Translate guest-physical addresses by extended page tables");
 module_param_named(vpid, kvm_rs_parameters.vpid, bool, 0444);
 MODULE_PARM_DESC(vpid, "Tag translations with virtual-processor identifiers");
+module_param_named(vnmi, kvm_rs_parameters.vnmi, bool, 0444);
+MODULE_PARM_DESC(vnmi, "Have the processor track whether the guest blocks NMIs");
 module_param_named(flexpriority, kvm_rs_parameters.flexpriority, bool, 0444);
 MODULE_PARM_DESC(flexpriority, "Virtualise the task-priority register in hardware");
 module_param_named(unrestricted_guest, kvm_rs_parameters.unrestricted_guest, bool, 0444);

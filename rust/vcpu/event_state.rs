@@ -18,7 +18,6 @@ use crate::{
         field,
         guest_state::{
             BLOCKING_BY_MOV_SS,
-            BLOCKING_BY_NMI,
             BLOCKING_BY_STI, //
         },
         inject::{
@@ -99,6 +98,7 @@ impl Owned {
     pub(crate) fn events(&mut self, vm: &Vm, vcpu: &Vcpu) -> EventState {
         self.state.settle_payload(vm);
         self.with_vmcs(|vmcs, state| {
+            state.follow_nmi_handler(vmcs);
             state.collect_nmis(vcpu, vmcs);
             let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
             EventState {
@@ -108,8 +108,8 @@ impl Owned {
                 sti: blocking & BLOCKING_BY_STI != 0,
                 mov_ss: blocking & BLOCKING_BY_MOV_SS != 0,
                 nmi_injected: state.interrupted_kind() == Some(EventKind::Nmi),
-                nmis: state.events.nmis,
-                nmi_masked: blocking & BLOCKING_BY_NMI != 0,
+                nmis: state.events.nmis.waiting(),
+                nmi_masked: state.blocks_nmis(vmcs),
                 latched_init: vcpu
                     .controller()
                     .is_some_and(|controller| controller.lapic().has_init()),
@@ -133,14 +133,10 @@ impl Owned {
                     blocking |= BLOCKING_BY_STI;
                 }
             }
-            if events.nmi_masked {
-                blocking |= BLOCKING_BY_NMI;
-            } else {
-                blocking &= !BLOCKING_BY_NMI;
-            }
             vmcs.write(field::GUEST_INTERRUPTIBILITY, blocking);
+            state.set_blocks_nmis(vmcs, events.nmi_masked);
             if parts.nmis {
-                state.events.nmis = events.nmis;
+                state.events.nmis.set_waiting(events.nmis);
                 state.collect_nmis(vcpu, vmcs);
             }
             if parts.triple_fault {
@@ -225,11 +221,10 @@ impl State {
     /// Adds the NMIs that were sent to those that wait.
     pub(crate) fn collect_nmis(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) {
         // The CPU holds one more while one is handled.
-        let blocked = vmcs.read(field::GUEST_INTERRUPTIBILITY) & BLOCKING_BY_NMI != 0
-            || self.interrupted_kind() == Some(EventKind::Nmi);
+        let blocked = self.blocks_nmis(vmcs) || self.interrupted_kind() == Some(EventKind::Nmi);
         let limit = if blocked { 1 } else { 2 };
-        let nmis = self.events.nmis.saturating_add(vcpu.take_nmis());
-        self.events.nmis = nmis.min(limit);
+        let nmis = self.events.nmis.waiting().saturating_add(vcpu.take_nmis());
+        self.events.nmis.set_waiting(nmis.min(limit));
     }
 
     /// Returns the exception that is on its way, as the client sees it.

@@ -7,6 +7,7 @@
 //! soon as the guest unblocks.
 
 use super::{
+    nmi::Nmis,
     state::State,
     stats::Event,
     tracing,
@@ -23,7 +24,6 @@ use crate::{
         },
         guest_state::{
             BLOCKING_BY_MOV_SS,
-            BLOCKING_BY_NMI,
             BLOCKING_BY_STI, //
         },
         inject::{
@@ -65,7 +65,7 @@ pub(crate) struct Events {
     /// An exception to be delivered.
     pub(crate) exception: Option<Exception>,
     /// NMIs that wait: the CPU holds one more while one is handled.
-    pub(crate) nmis: u8,
+    pub(crate) nmis: Nmis,
     /// An interrupt from the client's own interrupt controller.
     pub(crate) interrupt: Option<u8>,
     /// The guest got a triple fault.
@@ -140,7 +140,7 @@ impl State {
         };
         if event.kind == EventKind::Nmi {
             // The NMI was not delivered, so it must not block itself.
-            vmcs.clear_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+            self.set_blocks_nmis(vmcs, false);
         }
         self.events.interrupted = Some(Interrupted {
             event,
@@ -193,7 +193,7 @@ impl State {
         let events = &self.events;
         let quiet = events.interrupted.is_none()
             && events.exception.is_none()
-            && events.nmis == 0
+            && events.nmis.is_quiet()
             && events.interrupt.is_none()
             && !window
             && !self.guest_debug.is_on()
@@ -215,6 +215,7 @@ impl State {
     fn inject_slow(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
         let mut windows = 0;
         let mut injected = true;
+        self.follow_nmi_handler(vmcs);
         if let Some(interrupted) = self.events.interrupted.take() {
             tracing::injection(vcpu, &interrupted.event, true);
             self.inject_event(vmcs, interrupted.event, interrupted.instruction_length);
@@ -229,20 +230,22 @@ impl State {
             return;
         }
 
-        if self.events.nmis > 0 {
-            const BLOCKING: u32 = BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
+        let waiting = self.events.nmis.waiting();
+        if waiting > 0 {
+            const BLOCKING: u32 = BLOCKING_BY_MOV_SS | BLOCKING_BY_STI;
             let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
-            if !injected && blocking & BLOCKING == 0 {
+            if !injected && blocking & BLOCKING == 0 && !self.blocks_nmis(vmcs) {
                 tracing::injection(vcpu, &EventInfo::nmi(), false);
                 self.inject_event(vmcs, EventInfo::nmi(), 0);
                 vcpu.count_event(Event::NmiInjected);
-                self.events.nmis -= 1;
+                self.events.nmis.set_waiting(waiting.wrapping_sub(1));
                 injected = true;
             }
-            if self.events.nmis > 0 {
+            if self.events.nmis.waiting() > 0 {
                 // Blocking by STI keeps the NMI back here, but not the NMI window of every CPU, which
-                // would open again and again. Interrupts are on after STI, so their window serves.
-                windows |= if blocking & BLOCKING_BY_STI != 0 {
+                // would open again and again. Interrupts are on after STI, so their window serves. And
+                // there is no window for NMIs where the CPU does not know what blocks them.
+                windows |= if blocking & BLOCKING_BY_STI != 0 || self.nmi_handler.is_some() {
                     primary::INTERRUPT_WINDOW_EXITING
                 } else {
                     primary::NMI_WINDOW_EXITING

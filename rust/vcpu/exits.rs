@@ -59,7 +59,6 @@ use crate::{
             Exit, //
         },
         field,
-        guest_state::BLOCKING_BY_NMI,
         inject::{
             EventInfo,
             EventKind, //
@@ -140,7 +139,7 @@ pub(crate) fn handle(
         Exit::Io(access) => Step::Later(Later::StringIo(io::read_string_io(vmcs, access))),
         Exit::EptViolation(violation) => {
             if violation.nmi_unblocked && state.events.interrupted.is_none() {
-                vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+                state.block_nmis_again(vmcs);
             }
             tracing::page_fault(vcpu, vmcs, violation.gpa);
             let access = FaultAccess {
@@ -153,7 +152,7 @@ pub(crate) fn handle(
         // The log has been emptied directly after the exit.
         Exit::LogFull { nmi_unblocked } => {
             if nmi_unblocked && state.events.interrupted.is_none() {
-                vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+                state.block_nmis_again(vmcs);
             }
             Step::Resume
         }
@@ -463,7 +462,7 @@ fn exception(
         return Step::Resume;
     }
     if event.nmi_unblocked && event.vector != Vector::DF.number() {
-        vmcs.set_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+        state.block_nmis_again(vmcs);
     }
     let vector = Vector::new(event.vector);
     match vector {

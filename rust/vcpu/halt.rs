@@ -30,10 +30,6 @@ use crate::{
         timer::now_ns, //
     },
     vm::Vm,
-    vmx::{
-        field,
-        guest_state::BLOCKING_BY_NMI, //
-    }, //
 };
 use kernel::prelude::*;
 
@@ -107,9 +103,7 @@ fn is_to_go_on(vcpu: &Vcpu, owned: &mut Owned) -> bool {
         return true;
     }
     // One that comes while another is handled waits for that one's end.
-    state.events.nmis > 0
-        && owned
-            .with_vmcs(|vmcs, _| vmcs.read(field::GUEST_INTERRUPTIBILITY) & BLOCKING_BY_NMI == 0)
+    state.events.nmis.waiting() > 0 && owned.with_vmcs(|vmcs, state| !state.blocks_nmis(vmcs))
 }
 
 /// Waits for a request, at first by looking for it; returns whether a signal came instead.

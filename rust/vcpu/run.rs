@@ -223,7 +223,8 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     }
     if taken.has(Request::Event) {
         vcpu.count_event(Event::DeliveryRequested);
-        state.events.nmis = state.events.nmis.saturating_add(vcpu.take_nmis()).min(2);
+        let nmis = &mut state.events.nmis;
+        nmis.set_waiting(nmis.waiting().saturating_add(vcpu.take_nmis()).min(2));
         vcpu.apply_signals(vm, owned);
     }
 }
@@ -277,6 +278,7 @@ fn enter_guest(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
         let (vmcs, state) = owned.load(&preempt);
         state.has_run = true;
         let step = run_exits(vm, vcpu, &vmcs, state, &preempt);
+        state.leave_nmi_handler();
         match step {
             Step::Later(_) => state.fetch(&vmcs),
             // The thread may lose its CPU as soon as preemption is on.

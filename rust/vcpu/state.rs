@@ -15,6 +15,7 @@ use super::{
         pv_eoi::PvEoi,
         vapic::Vapic, //
     },
+    nmi::HandlerTime,
     pending::{
         AccessLog,
         Pending, //
@@ -210,6 +211,8 @@ pub(crate) struct State {
     pub(crate) async_pages: AsyncPages,
     /// IA32_TSC_ADJUST.
     pub(crate) tsc_adjust: u64,
+    /// How long an NMI's handler has run, where software blocks NMIs meanwhile.
+    pub(crate) nmi_handler: Option<HandlerTime>,
     /// What is switched for the host's perf, if it drives counters.
     pub(crate) perf: Option<PerfSwitch>,
     /// Where the processor logs the pages that the guest writes, if it can.
@@ -274,6 +277,7 @@ impl State {
             pv: Pv::default(),
             async_pages: AsyncPages::new(),
             tsc_adjust: 0,
+            nmi_handler: (!hypervisor.capabilities.virtual_nmis()).then(HandlerTime::default),
             perf: if hypervisor.perf_counts {
                 Some(PerfSwitch::new()?)
             } else {

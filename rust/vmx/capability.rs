@@ -6,6 +6,7 @@ use super::{
     controls::{
         self,
         negotiate,
+        pin,
         primary,
         secondary,
         Allowed,
@@ -51,6 +52,8 @@ pub(crate) struct Wanted {
     pub(crate) unrestricted_guest: bool,
     /// Tag translations with VPIDs.
     pub(crate) vpid: bool,
+    /// Have the CPU track whether the guest blocks NMIs.
+    pub(crate) vnmi: bool,
     /// Use accessed and dirty bits in EPT entries.
     pub(crate) ept_ad: bool,
     /// Page-modification logging.
@@ -174,8 +177,11 @@ impl Capabilities {
         let basic = unsafe { rdmsr(msr::BASIC) };
         Self::check_vmcs(basic)?;
 
-        let pin = negotiate(&controls::PIN, allowed(basic, msr::PIN, msr::TRUE_PIN))
+        let mut pin = negotiate(&controls::PIN, allowed(basic, msr::PIN, msr::TRUE_PIN))
             .map_err(Refusal::Control)?;
+        if !wanted.vnmi {
+            pin &= !pin::VIRTUAL_NMIS;
+        }
         let mut primary = negotiate(
             &controls::PRIMARY,
             allowed(basic, msr::PRIMARY, msr::TRUE_PRIMARY),
@@ -319,6 +325,11 @@ impl Capabilities {
     /// Returns whether entries and exits can switch IA32_PERF_GLOBAL_CTRL by controls of their own.
     pub(crate) const fn perf_global_ctrl(&self) -> bool {
         self.perf_global_ctrl
+    }
+
+    /// Returns whether the CPU tracks if the guest blocks NMIs.
+    pub(crate) const fn virtual_nmis(&self) -> bool {
+        self.pin & pin::VIRTUAL_NMIS != 0
     }
 
     /// Returns whether vCPUs get a VPID.

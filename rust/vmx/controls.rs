@@ -32,7 +32,6 @@ pub(crate) struct Missing {
 
 /// Controls that some generation of CPUs lacks, by word and bit, for the log.
 const NAMES: &[(&str, u32, &str)] = &[
-    (PIN.name, pin::VIRTUAL_NMIS, "virtual NMIs"),
     (PRIMARY.name, primary::USE_MSR_BITMAPS, "MSR bitmaps"),
     (
         PRIMARY.name,
@@ -200,8 +199,8 @@ pub(crate) mod entry {
 
 pub(super) const PIN: Wishes = Wishes {
     name: "pin-based VM-execution",
-    required: pin::EXTERNAL_INTERRUPT_EXITING | pin::NMI_EXITING | pin::VIRTUAL_NMIS,
-    optional: 0,
+    required: pin::EXTERNAL_INTERRUPT_EXITING | pin::NMI_EXITING,
+    optional: pin::VIRTUAL_NMIS,
 };
 
 pub(super) const PRIMARY: Wishes = Wishes {

@@ -30,13 +30,7 @@ use crate::{
         Table, //
     },
     linux::fpu,
-    vmx::{
-        field,
-        guest_state::{
-            self,
-            BLOCKING_BY_NMI, //
-        },
-    },
+    vmx::guest_state,
     x86::{
         control_regs::{
             rules::{
@@ -323,7 +317,7 @@ impl System for Machine<'_> {
 
     fn unblock_nmis(&mut self) {
         self.owned
-            .with_vmcs(|vmcs, _| vmcs.clear_bits(field::GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI));
+            .with_vmcs(|vmcs, state| state.set_blocks_nmis(vmcs, false));
     }
 
     fn check_vectors(&mut self, wide: bool) -> Result<(), Stop> {

@@ -37,7 +37,6 @@ use crate::{
         field,
         guest_state::{
             BLOCKING_BY_MOV_SS,
-            BLOCKING_BY_NMI,
             BLOCKING_BY_STI, //
         },
         inject::{
@@ -232,17 +231,20 @@ impl State {
             });
         } else {
             event.inject(vmcs, instruction_length);
+            if event.kind == EventKind::Nmi {
+                self.note_nmi();
+            }
         }
     }
 
     /// Notes that the handler of an event of this kind begins.
-    fn begin_handler(&self, vmcs: &CurrentVmcs<'_>, kind: EventKind) {
+    fn begin_handler(&mut self, vmcs: &CurrentVmcs<'_>, kind: EventKind) {
         let mut blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
         blocking &= !(BLOCKING_BY_STI | BLOCKING_BY_MOV_SS);
-        if kind == EventKind::Nmi {
-            blocking |= BLOCKING_BY_NMI;
-        }
         vmcs.write(field::GUEST_INTERRUPTIBILITY, blocking);
+        if kind == EventKind::Nmi {
+            self.set_blocks_nmis(vmcs, true);
+        }
     }
 
     /// Returns whether an event waits to be delivered by software.
