@@ -14,7 +14,7 @@
 //! ```
 
 use super::{
-    emulation,
+    emulation::client,
     exits::{
         self,
         Step, //
@@ -167,7 +167,7 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             read,
             rip,
         }) => {
-            emulation::complete_remainder(vcpu, owned, remainder, read, rip);
+            client::complete_remainder(vcpu, owned, remainder, read, rip);
             Ok(Next::Resume)
         }
         Some(Pending::Hypercall { length }) => {
@@ -179,7 +179,7 @@ fn complete(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             rip,
             known,
             asked,
-        }) => emulation::complete(vm, vcpu, owned, instruction, rip, known, asked),
+        }) => client::complete(vm, vcpu, owned, instruction, rip, known, asked),
     }
 }
 
