@@ -240,6 +240,8 @@ impl Vcpu {
             reset::set_up(hypervisor, vmcs, state, root, number, registers);
         });
         let counts = Registered::new()?;
+        // The vCPU keeps both.
+        owned.state.regs.l1d_flush_counter = counts.l1d_flush_counter();
         let vcpu = Arc::pin_init(
             try_pin_init!(Self {
                 id,
@@ -382,6 +384,21 @@ impl Vcpu {
     /// Adds to what an event counts.
     pub(crate) fn add_to_event(&self, event: stats::Event, number: u64) {
         self.counts.add_to_event(event, number);
+    }
+
+    /// Counts a time.
+    pub(crate) fn add_to_histogram(&self, histogram: stats::Histogram, nanoseconds: u64) {
+        self.counts.add_to_histogram(histogram, nanoseconds);
+    }
+
+    /// Returns a bucket of a histogram.
+    pub(crate) fn bucket(&self, histogram: stats::Histogram, bucket: usize) -> u64 {
+        self.counts.bucket(histogram, bucket)
+    }
+
+    /// Returns how often the L1 data cache was flushed before an entry.
+    pub(crate) fn l1d_flushes(&self) -> u64 {
+        self.counts.l1d_flushes()
     }
 
     /// Returns whether the vCPU's thread sleeps, as the vCPU is halted.

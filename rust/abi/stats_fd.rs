@@ -16,7 +16,10 @@ use crate::{
         uaccess, //
     },
     vcpu::{
-        stats::Event,
+        stats::{
+            Event,
+            Histogram, //
+        },
         Vcpu, //
     },
     vm::{
@@ -61,6 +64,8 @@ enum Kind {
     Nanoseconds,
     /// Whether something is so now.
     Boolean,
+    /// How often something took so many nanoseconds, by powers of two.
+    Histogram,
 }
 
 impl Kind {
@@ -70,6 +75,7 @@ impl Kind {
             Self::Cumulative => KVM_STATS_TYPE_CUMULATIVE,
             Self::Instant => KVM_STATS_TYPE_INSTANT,
             Self::Nanoseconds => KVM_STATS_TYPE_CUMULATIVE | KVM_STATS_UNIT_SECONDS,
+            Self::Histogram => KVM_STATS_TYPE_LOG_HIST | KVM_STATS_UNIT_SECONDS,
             Self::Boolean => KVM_STATS_TYPE_INSTANT | KVM_STATS_UNIT_BOOLEAN,
         }
     }
@@ -77,8 +83,16 @@ impl Kind {
     /// Returns the power of ten by which the value counts in the unit.
     const fn exponent(self) -> i16 {
         match self {
-            Self::Nanoseconds => -9,
+            Self::Nanoseconds | Self::Histogram => -9,
             _ => 0,
+        }
+    }
+
+    /// Returns the number of values.
+    const fn size(self) -> usize {
+        match self {
+            Self::Histogram => Histogram::BUCKETS,
+            _ => 1,
         }
     }
 }
@@ -87,7 +101,13 @@ impl Kind {
 struct Stat<T> {
     name: &'static str,
     kind: Kind,
-    value: fn(&T) -> u64,
+    value: Values<T>,
+}
+
+/// Where the values come from.
+enum Values<T> {
+    One(fn(&T) -> u64),
+    Many(fn(&T, usize) -> u64),
 }
 
 impl<T> Stat<T> {
@@ -96,7 +116,7 @@ impl<T> Stat<T> {
         Self {
             name,
             kind: Kind::Cumulative,
-            value,
+            value: Values::One(value),
         }
     }
 
@@ -105,7 +125,7 @@ impl<T> Stat<T> {
         Self {
             name,
             kind: Kind::Nanoseconds,
-            value,
+            value: Values::One(value),
         }
     }
 
@@ -114,7 +134,16 @@ impl<T> Stat<T> {
         Self {
             name,
             kind: Kind::Boolean,
-            value,
+            value: Values::One(value),
+        }
+    }
+
+    const fn histogram(name: &'static str, value: fn(&T, usize) -> u64) -> Self {
+        assert!(name.len() < NAME_SIZE);
+        Self {
+            name,
+            kind: Kind::Histogram,
+            value: Values::Many(value),
         }
     }
 
@@ -123,7 +152,17 @@ impl<T> Stat<T> {
         Self {
             name,
             kind: Kind::Instant,
-            value,
+            value: Values::One(value),
+        }
+    }
+}
+
+impl<T> Stat<T> {
+    /// Returns where the value comes from, unless there are several.
+    fn single(&self) -> Option<fn(&T) -> u64> {
+        match self.value {
+            Values::One(value) => Some(value),
+            Values::Many(_) => None,
         }
     }
 }
@@ -158,6 +197,15 @@ static VCPU: &[Stat<Vcpu>] = &[
         vcpu.events(Event::HaltPollFailNs)
     }),
     Stat::nanoseconds("halt_wait_ns", |vcpu| vcpu.events(Event::HaltWaitNs)),
+    Stat::histogram("halt_poll_success_hist", |vcpu, bucket| {
+        vcpu.bucket(Histogram::HaltPollSuccess, bucket)
+    }),
+    Stat::histogram("halt_poll_fail_hist", |vcpu, bucket| {
+        vcpu.bucket(Histogram::HaltPollFail, bucket)
+    }),
+    Stat::histogram("halt_wait_hist", |vcpu, bucket| {
+        vcpu.bucket(Histogram::HaltWait, bucket)
+    }),
     Stat::boolean("blocking", |vcpu| u64::from(vcpu.is_blocking())),
     Stat::cumulative("directed_yield_attempted", |vcpu| {
         vcpu.events(Event::DirectedYieldAttempted)
@@ -170,8 +218,13 @@ static VCPU: &[Stat<Vcpu>] = &[
     Stat::cumulative("pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
     Stat::cumulative("pf_spurious", |vcpu| vcpu.events(Event::FaultSpurious)),
     Stat::cumulative("pf_fast", |vcpu| vcpu.events(Event::FaultFast)),
+    Stat::cumulative("pf_mmio_spte_created", |vcpu| {
+        vcpu.events(Event::MmioRemembered)
+    }),
     Stat::cumulative("pf_guest", |vcpu| vcpu.events(Event::FaultOfGuest)),
     Stat::cumulative("tlb_flush", |vcpu| vcpu.events(Event::TlbFlush)),
+    Stat::cumulative("invlpg", |vcpu| vcpu.events(Event::Invalidated)),
+    Stat::cumulative("l1d_flush", Vcpu::l1d_flushes),
     Stat::cumulative("exits", Vcpu::all_exits),
     Stat::cumulative("io_exits", |vcpu| vcpu.exits(reason::IO)),
     Stat::cumulative("mmio_exits", |vcpu| vcpu.events(Event::MmioExit)),
@@ -195,14 +248,20 @@ static VCPU: &[Stat<Vcpu>] = &[
     }),
     Stat::cumulative("nmi_injections", |vcpu| vcpu.events(Event::NmiInjected)),
     Stat::cumulative("req_event", |vcpu| vcpu.events(Event::DeliveryRequested)),
+    // No guest has guests, and none has a time within which it must let events in.
+    Stat::cumulative("nested_run", |_| 0),
+    Stat::boolean("guest_mode", |_| 0),
+    Stat::cumulative("notify_window_exits", |_| 0),
 ];
 
 /// Returns all statistics for debugfs: those of a VM, and those of its vCPUs.
 pub(super) fn for_debugfs() -> impl Iterator<Item = (&'static str, Source)> {
-    let of_vm = VM.iter().map(|stat| (stat.name, Source::Vm(stat.value)));
+    let of_vm = VM
+        .iter()
+        .filter_map(|stat| Some((stat.name, Source::Vm(stat.single()?))));
     let of_vcpus = VCPU
         .iter()
-        .map(|stat| (stat.name, Source::Vcpus(stat.value)));
+        .filter_map(|stat| Some((stat.name, Source::Vcpus(stat.single()?))));
     Iterator::chain(of_vm, of_vcpus)
 }
 
@@ -315,11 +374,15 @@ fn read<T>(
     let count = stats.len().min(MAX_STATS);
     let descriptors = HEADER_SIZE + NAME_SIZE;
     let data = descriptors + count * DESCRIPTOR_SIZE;
+    let values = stats
+        .iter()
+        .take(count)
+        .fold(0, |sum, stat| sum + stat.kind.size());
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     let mut part = Part {
         wanted: start..start.saturating_add(size),
         position: 0,
-        bytes: KVec::with_capacity(size.min(data + count * 8), GFP_KERNEL)?,
+        bytes: KVec::with_capacity(size.min(data + values * 8), GFP_KERNEL)?,
     };
     let words = [0, NAME_SIZE, count, HEADER_SIZE, descriptors, data];
     for word in words {
@@ -327,23 +390,33 @@ fn read<T>(
         part.put(&(word as u32).to_ne_bytes())?;
     }
     part.put_name(name.to_bytes())?;
-    for (index, stat) in stats.iter().take(count).enumerate() {
+    let mut place = 0;
+    for stat in stats.iter().take(count) {
+        let (values, here) = (stat.kind.size(), place);
+        place += values * 8;
         if part.passes(DESCRIPTOR_SIZE) {
             continue;
         }
         part.put(&stat.kind.flags().to_ne_bytes())?;
-        // The exponent, and the number of values, 1.
         part.put(&stat.kind.exponent().to_ne_bytes())?;
-        part.put(&1u16.to_ne_bytes())?;
-        // CAST: At most MAX_STATS values.
-        part.put(&((index * 8) as u32).to_ne_bytes())?;
-        // Only histograms have a bucket size.
+        // CAST: At most a few dozen.
+        part.put(&(values as u16).to_ne_bytes())?;
+        // CAST: At most MAX_STATS times as many values.
+        part.put(&(here as u32).to_ne_bytes())?;
+        // Only linear histograms have a bucket size.
         part.put(&0u32.to_ne_bytes())?;
         part.put_name(stat.name.as_bytes())?;
     }
     for stat in stats.iter().take(count) {
-        if !part.passes(8) {
-            part.put(&(stat.value)(object).to_ne_bytes())?;
+        for index in 0..stat.kind.size() {
+            if part.passes(8) {
+                continue;
+            }
+            let value = match stat.value {
+                Values::One(value) => value(object),
+                Values::Many(value) => value(object, index),
+            };
+            part.put(&value.to_ne_bytes())?;
         }
     }
     Ok(part.bytes)

@@ -110,12 +110,14 @@ void kvm_rs_speculation_cleanup(void)
 
 /**
  * __kvm_rs_flush_l1d() - Flush the L1D cache if something that a guest must not see may be there
+ * @regs:	The guest's registers, with the place where it is counted
  *
  * Context: Interrupts off, in guest state: directly before VM entry.
  */
-noinstr void __kvm_rs_flush_l1d(void)
+noinstr void __kvm_rs_flush_l1d(const struct kvm_rs_guest_regs *regs)
 {
 #ifdef CONFIG_CPU_MITIGATIONS
+	u64 *count = (u64 *)regs->l1d_flush_counter;
 	int size = L1D_FLUSH_SIZE;
 
 	if (static_branch_likely(&kvm_rs_l1d_flush_cond)) {
@@ -124,6 +126,7 @@ noinstr void __kvm_rs_flush_l1d(void)
 			return;
 		kvm_clear_cpu_l1tf_flush_l1d();
 	}
+	WRITE_ONCE(*count, *count + 1);
 
 	if (cpu_feature_enabled(X86_FEATURE_FLUSH_L1D)) {
 		native_wrmsrq(MSR_IA32_FLUSH_CMD, L1D_FLUSH);

@@ -15,7 +15,7 @@ DECLARE_STATIC_KEY_FALSE(kvm_rs_entry_measures);
 DECLARE_STATIC_KEY_FALSE(kvm_rs_l1d_should_flush);
 DECLARE_STATIC_KEY_FALSE(kvm_rs_l1d_flush_cond);
 
-void __kvm_rs_flush_l1d(void);
+void __kvm_rs_flush_l1d(const struct kvm_rs_guest_regs *regs);
 
 /**
  * kvm_rs_measures_before_entry() - Take the measures that must come directly before VM entry
@@ -30,7 +30,7 @@ static __always_inline void kvm_rs_measures_before_entry(const struct kvm_rs_gue
 	if (!static_branch_unlikely(&kvm_rs_entry_measures))
 		return;
 	if (static_branch_unlikely(&kvm_rs_l1d_should_flush))
-		__kvm_rs_flush_l1d();
+		__kvm_rs_flush_l1d(regs);
 	if (cpu_feature_enabled(X86_FEATURE_MSR_SPEC_CTRL) &&
 	    regs->spec_ctrl != raw_cpu_read(x86_spec_ctrl_current))
 		native_wrmsrq(MSR_IA32_SPEC_CTRL, regs->spec_ctrl);

@@ -43,6 +43,7 @@ use crate::{
         AtOnce,
         FaultAccess,
         Resolved,
+        Root,
         APIC_ACCESS, //
     },
     trace,
@@ -592,6 +593,9 @@ fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess)
             vcpu.run_page().set_memory_fault(page.value(), 4096);
         }
     })?;
+    if resolved == Resolved::NoSlot && matches!(vcpu.root(), Root::Ept(_)) {
+        vcpu.count_event(Event::MmioRemembered);
+    }
     vcpu.count_event(match resolved {
         Resolved::Mapped => Event::FaultFixed,
         Resolved::Spurious => Event::FaultSpurious,

@@ -15,7 +15,10 @@ use super::{
         MpState,
         State, //
     },
-    stats::Event,
+    stats::{
+        Event,
+        Histogram, //
+    },
     Owned,
     Vcpu, //
 };
@@ -134,8 +137,10 @@ fn poll_and_sleep(vm: &Vm, vcpu: &Vcpu, state: &mut State) -> bool {
         if came {
             vcpu.count_event(Event::HaltSuccessfulPoll);
             vcpu.add_to_event(Event::HaltPollSuccessNs, polled_ns);
+            vcpu.add_to_histogram(Histogram::HaltPollSuccess, polled_ns);
         } else {
             vcpu.add_to_event(Event::HaltPollFailNs, polled_ns);
+            vcpu.add_to_histogram(Histogram::HaltPollFail, polled_ns);
         }
     }
     let mut interrupted = false;
@@ -149,7 +154,9 @@ fn poll_and_sleep(vm: &Vm, vcpu: &Vcpu, state: &mut State) -> bool {
         vcpu.set_blocking(false);
         end = now_ns();
         if waits {
-            vcpu.add_to_event(Event::HaltWaitNs, end.saturating_sub(polled_until));
+            let waited_ns = end.saturating_sub(polled_until);
+            vcpu.add_to_event(Event::HaltWaitNs, waited_ns);
+            vcpu.add_to_histogram(Histogram::HaltWait, waited_ns);
         }
     }
     if polls {

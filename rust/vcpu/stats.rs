@@ -70,17 +70,55 @@ pub(crate) enum Event {
     DirectedYieldAttempted,
     /// It did.
     DirectedYieldSuccessful,
+    /// A fault found no memory, which the tables remember.
+    MmioRemembered,
+    /// A translation was invalidated for an instruction that was executed in software.
+    Invalidated,
 }
 
 impl Event {
     /// The number of events.
-    const COUNT: usize = Self::DirectedYieldSuccessful as usize + 1;
+    const COUNT: usize = Self::Invalidated as usize + 1;
+}
+
+/// How long something took, counted by the power of two that bounds the nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Histogram {
+    /// A halted vCPU polled with success.
+    HaltPollSuccess,
+    /// It polled in vain.
+    HaltPollFail,
+    /// It slept.
+    HaltWait,
+}
+
+impl Histogram {
+    /// The number of histograms.
+    const COUNT: usize = Self::HaltWait as usize + 1;
+
+    /// The number of buckets of each.
+    pub(crate) const BUCKETS: usize = 32;
+
+    /// Returns the bucket that counts this time: 0 for none, n for what is below 2^n; the last for all
+    /// that is longer.
+    const fn bucket(nanoseconds: u64) -> usize {
+        // CAST: At most 64.
+        let bits = (u64::BITS - nanoseconds.leading_zeros()) as usize;
+        if bits < Self::BUCKETS {
+            bits
+        } else {
+            Self::BUCKETS - 1
+        }
+    }
 }
 
 /// The exits of one vCPU. Only its own thread counts.
 pub(crate) struct ExitCounts {
     by_reason: [Atomic<u64>; reason::COUNT],
     events: [Atomic<u64>; Event::COUNT],
+    histograms: [[Atomic<u64>; Histogram::BUCKETS]; Histogram::COUNT],
+    /// Counted by the world switch.
+    l1d_flushes: Atomic<u64>,
     failed: Atomic<u64>,
 }
 
@@ -124,6 +162,9 @@ impl Registered {
             ExitCounts {
                 by_reason: [const { Atomic::new(0) }; reason::COUNT],
                 events: [const { Atomic::new(0) }; Event::COUNT],
+                histograms: [const { [const { Atomic::new(0) }; Histogram::BUCKETS] };
+                    Histogram::COUNT],
+                l1d_flushes: Atomic::new(0),
                 failed: Atomic::new(0),
             },
             GFP_KERNEL_ACCOUNT,
@@ -161,6 +202,33 @@ impl ExitCounts {
         self.events
             .get(event as usize)
             .map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Counts a time.
+    pub(super) fn add_to_histogram(&self, histogram: Histogram, nanoseconds: u64) {
+        let buckets = self.histograms.get(histogram as usize);
+        if let Some(counter) = buckets.and_then(|all| all.get(Histogram::bucket(nanoseconds))) {
+            counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Returns a bucket of a histogram.
+    pub(super) fn bucket(&self, histogram: Histogram, bucket: usize) -> u64 {
+        let buckets = self.histograms.get(histogram as usize);
+        buckets
+            .and_then(|all| all.get(bucket))
+            .map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Returns how often the L1 data cache was flushed.
+    pub(super) fn l1d_flushes(&self) -> u64 {
+        self.l1d_flushes.load(Relaxed)
+    }
+
+    /// Returns the address of what the world switch counts flushes of the L1 data cache in, valid as long
+    /// as the counters.
+    pub(super) fn l1d_flush_counter(&self) -> usize {
+        (&raw const self.l1d_flushes) as usize
     }
 
     /// Returns the exits with this basic reason.
@@ -223,4 +291,20 @@ pub(crate) fn totals() -> Totals {
         counts.add_to(&mut totals);
     }
     totals
+}
+
+#[kunit_tests(kvm_rs_vcpu_stats)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        assert_eq!(Histogram::bucket(0), 0);
+        assert_eq!(Histogram::bucket(1), 1);
+        assert_eq!(Histogram::bucket(7), 3);
+        assert_eq!(Histogram::bucket(8), 4);
+        assert_eq!(Histogram::bucket((1 << 30) - 1), 30);
+        assert_eq!(Histogram::bucket(1 << 30), 31);
+        assert_eq!(Histogram::bucket(u64::MAX), 31);
+    }
 }

@@ -42,6 +42,7 @@
  * @exit_reason: VM-exit reason of the last exit
  * @spec_ctrl_direct: Whether the guest writes SPEC_CTRL without an exit
  * @spec_ctrl:	Guest SPEC_CTRL
+ * @l1d_flush_counter: Address of the 64-bit number of flushes of the L1D before entry
  */
 struct kvm_rs_guest_regs {
 	unsigned long gpr[16];
@@ -50,6 +51,7 @@ struct kvm_rs_guest_regs {
 	unsigned int exit_reason;
 	unsigned int spec_ctrl_direct;
 	u64 spec_ctrl;
+	unsigned long l1d_flush_counter;
 };
 
 unsigned long kvm_rs_vmx_run(struct kvm_rs_guest_regs *regs, unsigned long launched);

@@ -10,7 +10,8 @@ use super::{
             self,
             Written, //
         },
-        pending::Pending, //
+        pending::Pending,
+        stats::Event, //
     },
     fault,
     After,
@@ -304,6 +305,7 @@ impl System for Machine<'_> {
     }
 
     fn invalidate(&mut self, _linear: u64) {
+        self.vcpu.count_event(Event::Invalidated);
         self.owned.state.owed.vpid = true;
     }
 
