@@ -21,6 +21,7 @@
 pub(crate) mod bus;
 pub(crate) mod clock;
 pub(crate) mod coalesced;
+mod controllers;
 pub(crate) mod debugfs;
 pub(crate) mod destinations;
 mod guest_memfd;
@@ -32,6 +33,9 @@ pub(crate) mod msr_filter;
 pub(crate) mod pit;
 pub(crate) mod settings;
 pub(crate) mod tsc;
+mod vcpus;
+
+pub(crate) use self::vcpus::Vcpus;
 
 use self::{
     bus::Bus,
@@ -42,16 +46,12 @@ use self::{
         Shown,
         Source, //
     },
-    destinations::Destinations,
     internal_memory::{
         InternalMemory,
         NO_TSS, //
     },
     ioeventfd::IoEventFds,
-    irq::{
-        Irqs,
-        Kind, //
-    },
+    irq::Irqs,
     irqfd::IrqFds,
     msr_filter::MsrFilter,
     pit::VmPit,
@@ -63,17 +63,9 @@ use self::{
 };
 use crate::{
     hypervisor::Hypervisor,
-    irqchip::routing::MAX_ROUTES,
     linux::{
-        cpu_call::{
-            tsc_khz,
-            CpuSet, //
-        },
+        cpu_call::tsc_khz,
         host::HostConstants,
-        preempt::{
-            full_barrier,
-            PreemptGuard, //
-        },
         task::PreemptNotifiers, //
     },
     memory::{
@@ -84,7 +76,6 @@ use crate::{
         self,
         Level,
         Mmu,
-        RemoteFlush,
         Tables, //
     },
     vcpu::{
@@ -95,7 +86,6 @@ use crate::{
     },
     vmx::capability::Capabilities, //
 };
-use core::num::NonZeroU64;
 use kernel::{
     new_mutex,
     new_spinlock,
@@ -117,181 +107,6 @@ pub(crate) const MAX_VCPUS: u32 = 1024;
 
 /// vCPU numbers are below this.
 pub(crate) const MAX_VCPU_IDS: u32 = 4096;
-
-/// The vCPUs of a VM, and how to make them all forget translations.
-#[pin_data]
-pub(crate) struct Vcpus {
-    #[pin]
-    list: SpinLock<KVVec<Arc<Vcpu>>>,
-    #[pin]
-    destinations: Destinations,
-    /// Which vCPU was given the CPU of one that waits for others.
-    boosted: Atomic<usize>,
-    flushes: Atomic<u64>,
-    flush_kicks: Atomic<u64>,
-}
-
-/// How often all vCPUs of a VM were made to forget translations.
-#[derive(Clone, Copy)]
-pub(crate) struct RemoteFlushes {
-    /// All times.
-    pub(crate) requested: u64,
-    /// Those when one of them was in its guest.
-    pub(crate) kicked: u64,
-}
-
-impl Vcpus {
-    /// Returns how often all vCPUs were made to forget translations.
-    pub(crate) fn flushes(&self) -> RemoteFlushes {
-        RemoteFlushes {
-            requested: self.flushes.load(Relaxed),
-            kicked: self.flush_kicks.load(Relaxed),
-        }
-    }
-
-    fn new() -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            list <- new_spinlock!(KVVec::new()),
-            destinations <- Destinations::new(),
-            boosted: Atomic::new(0),
-            flushes: Atomic::new(0),
-            flush_kicks: Atomic::new(0),
-        })
-    }
-
-    /// Returns the table of destinations.
-    #[inline]
-    pub(crate) fn destinations(&self) -> &Destinations {
-        &self.destinations
-    }
-
-    /// Adds a vCPU; the caller holds the VM's configuration lock.
-    fn push(&self, vcpu: Arc<Vcpu>) -> Result {
-        // Room is made outside the spinlock; only this function adds.
-        let len = self.list.lock().len();
-        if len == self.list.lock().capacity() {
-            let mut larger = KVVec::with_capacity(len.max(4) * 2, GFP_KERNEL_ACCOUNT)?;
-            let old = {
-                let mut list = self.list.lock();
-                for vcpu in &*list {
-                    // There is room.
-                    let _ = larger.push_within_capacity(vcpu.clone());
-                }
-                core::mem::replace(&mut *list, larger)
-            };
-            drop(old);
-        }
-        self.list
-            .lock()
-            .push_within_capacity(vcpu)
-            .map_err(|_| ENOMEM)
-    }
-
-    /// Returns all vCPUs as they are now.
-    pub(crate) fn all(&self) -> Result<KVVec<Arc<Vcpu>>> {
-        let len = self.list.lock().len();
-        let mut all = KVVec::with_capacity(len, GFP_KERNEL_ACCOUNT)?;
-        for vcpu in &*self.list.lock() {
-            // One that came meanwhile is left out; that counts as a change.
-            let _ = all.push_within_capacity(vcpu.clone());
-        }
-        Ok(all)
-    }
-
-    /// Removes a vCPU; returns whether it was there.
-    fn remove(&self, vcpu: &Arc<Vcpu>) -> bool {
-        let removed = {
-            let mut list = self.list.lock();
-            let index = list.iter().position(|other| Arc::ptr_eq(other, vcpu));
-            index.map(|index| list.remove(index))
-        };
-        // Dropped outside the spinlock.
-        matches!(removed, Some(Ok(_)))
-    }
-
-    /// Calls `f` for each vCPU; it must not sleep.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Vcpu)) {
-        for vcpu in &*self.list.lock() {
-            f(vcpu);
-        }
-    }
-
-    /// Calls `f` with all vCPUs; it must not sleep.
-    pub(crate) fn with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> R {
-        f(&self.list.lock())
-    }
-
-    /// Returns what `f` finds in one vCPU, which are asked from the one behind that which it last found
-    /// something in; it must not sleep.
-    pub(crate) fn find_next<R>(&self, f: impl Fn(&Vcpu) -> Option<R>) -> Option<R> {
-        let list = self.list.lock();
-        let start = self.boosted.load(Relaxed).wrapping_add(1);
-        let (before, behind) = list.split_at(start.min(list.len()));
-        for (index, vcpu) in Iterator::chain((start..).zip(behind), (0..).zip(before)) {
-            if let Some(found) = f(vcpu) {
-                self.boosted.store(index, Relaxed);
-                return Some(found);
-            }
-        }
-        None
-    }
-
-    /// As [`Vcpus::with_list`], but in any context save an NMI; `None` if somebody else looks at them.
-    ///
-    /// That may be who was interrupted on this CPU, so there is no waiting.
-    pub(crate) fn try_with_list<R>(&self, f: impl FnOnce(&[Arc<Vcpu>]) -> R) -> Option<R> {
-        Some(f(&self.list.try_lock()?))
-    }
-}
-
-impl Vcpus {
-    /// Sets a request of all vCPUs, if one is given, and returns when none of them is in its guest that
-    /// was; returns whether there was any.
-    fn kick_all(&self, request: Option<Request>) -> bool {
-        let preempt = PreemptGuard::new();
-        let mut running = CpuSet::new();
-        let mut any = false;
-        // As setting a request does: a vCPU that is not seen in its guest sees what was done before.
-        full_barrier();
-        self.for_each(|vcpu| {
-            if let Some(request) = request {
-                vcpu.doorbell().set(request);
-            }
-            if let Some(cpu) = vcpu.doorbell().guest_cpu() {
-                running.insert(cpu);
-                any = true;
-            }
-        });
-        // Not under the spinlock: who waits for it may have interrupts off.
-        if any {
-            running.kick_and_wait(&preempt);
-        }
-        any
-    }
-}
-
-impl RemoteFlush for Vcpus {
-    fn flush_remote(&self) {
-        let kicked = self.kick_all(Some(Request::TlbFlush));
-        self.flushes.add(1, Relaxed);
-        if kicked {
-            self.flush_kicks.add(1, Relaxed);
-        }
-    }
-
-    fn gather_writes(&self) {
-        // An exit empties the vCPU's log.
-        self.kick_all(None);
-    }
-
-    fn logging_changed(&self) {
-        self.kick_all(Some(Request::DirtyLogging));
-    }
-
-    fn apic_access_changed(&self) {
-        self.kick_all(Some(Request::ApicAccess));
-    }
-}
 
 /// What is set up before vCPUs run.
 pub(crate) struct Config {
@@ -475,7 +290,7 @@ impl Vm {
         let mut config = self.config.lock();
         if self.vcpus.remove(vcpu) {
             self.remove_ring(vcpu.shared_ring());
-            self.vcpus.destinations.note_change();
+            self.vcpus.destinations().note_change();
             config.created = config.created.saturating_sub(1);
         }
     }
@@ -543,57 +358,6 @@ impl Vm {
         rings.enable(bytes, processor_logs)
     }
 
-    /// Gives every vCPU a local APIC in the kernel, and the VM a pair of PICs and an I/O APIC.
-    ///
-    /// `EEXIST` if it has controllers in the kernel already, `EINVAL` after a vCPU was created.
-    pub(crate) fn create_irqchip(&self) -> Result {
-        let config = self.config.lock();
-        if self.irqs().is_some() {
-            return Err(EEXIST);
-        }
-        if config.created > 0 {
-            return Err(EINVAL);
-        }
-        let irqs = Irqs::new(self.vcpus.clone(), Kind::Full)?;
-        irqs.add_devices(self.make_bus(&config)?)?;
-        self.irqs.populate(irqs);
-        Ok(())
-    }
-
-    /// Gives the VM an interval timer, and port 0x61 if `speaker` says so.
-    ///
-    /// `EEXIST` if it has one, `ENOENT` without a PIC in the kernel, `ENOMEM`.
-    pub(crate) fn create_pit(&self, speaker: bool) -> Result {
-        let config = self.config.lock();
-        if self.pit().is_some() {
-            return Err(EEXIST);
-        }
-        let irqs = self.irqs().filter(|irqs| irqs.kind() == Kind::Full);
-        let pit = VmPit::new(irqs.ok_or(ENOENT)?, self.make_bus(&config)?, speaker)?;
-        self.pit.populate(pit);
-        Ok(())
-    }
-
-    /// Returns the interval timer in the kernel.
-    pub(crate) fn pit(&self) -> Option<&Arc<VmPit>> {
-        self.pit.as_ref()
-    }
-
-    /// Gives every vCPU a local APIC in the kernel, with the I/O APIC and the PIC left to the client.
-    pub(crate) fn split_irqchip(&self, pins: u64) -> Result {
-        let config = self.config.lock();
-        if pins > u64::from(MAX_ROUTES) {
-            return Err(EINVAL);
-        }
-        if self.irqs().is_some() || config.created > 0 {
-            return Err(EEXIST);
-        }
-        // CAST: At most MAX_ROUTES.
-        let kind = Kind::Split { pins: pins as u32 };
-        self.irqs.populate(Irqs::new(self.vcpus.clone(), kind)?);
-        Ok(())
-    }
-
     /// Says whether the client tells pending exceptions, which may have payloads, from injected ones.
     pub(crate) fn enable_exception_payloads(&self, on: bool) {
         self.exception_payloads.store(on, Relaxed);
@@ -614,12 +378,6 @@ impl Vm {
         self.triple_fault_events.load(Relaxed)
     }
 
-    /// Returns the interrupt lines, if the vCPUs have local APICs in the kernel.
-    #[inline]
-    pub(crate) fn irqs(&self) -> Option<&Arc<Irqs>> {
-        self.irqs.as_ref()
-    }
-
     /// Returns the devices in the kernel, to add one or remove it.
     #[allow(dead_code, reason = "not every part has its caller yet")]
     pub(crate) fn bus(&self) -> Result<&Bus> {
@@ -632,50 +390,6 @@ impl Vm {
             self.bus.populate(Bus::new()?);
         }
         Ok(self.bus.as_ref().ok_or(ENOMEM)?)
-    }
-
-    /// Turns on what KVM_CAP_X2APIC_API asks for.
-    ///
-    /// `EINVAL` for an unknown flag, for two that exclude each other, and for the suppression of EOI
-    /// broadcasts where the client does not have the I/O APIC.
-    pub(crate) fn enable_x2apic_api(&self, flags: u64) -> Result {
-        let flags = u32::try_from(flags).map_err(|_| EINVAL)?;
-        let suppress = flags & settings::X2APIC_API_SUPPRESS != 0;
-        let both = suppress && flags & settings::X2APIC_API_NO_SUPPRESS != 0;
-        if flags & !settings::X2APIC_API != 0 || both || (suppress && !self.has_split_irqchip()) {
-            return Err(EINVAL);
-        }
-        self.vcpus.destinations.enable_formats(flags);
-        self.settings.choose_suppression(flags);
-        Ok(())
-    }
-
-    /// Sets the nanoseconds of an undivided count of the local APICs' timers.
-    ///
-    /// `EINVAL` if that is 0, or so long that the longest count overflows, or after a vCPU was created;
-    /// `ENXIO` without local APICs in the kernel.
-    pub(crate) fn set_bus_cycle_ns(&self, ns: u64) -> Result {
-        /// The largest divisor.
-        const DIVISOR: u64 = 128;
-        let longest = ns.checked_mul(u64::from(u32::MAX).wrapping_mul(DIVISOR));
-        let ns = NonZeroU64::new(ns)
-            .filter(|_| longest.is_some())
-            .ok_or(EINVAL)?;
-        let config = self.config.lock();
-        if self.irqs().is_none() {
-            return Err(ENXIO);
-        }
-        if config.created > 0 {
-            return Err(EINVAL);
-        }
-        self.settings.set_bus_cycle_ns(ns);
-        Ok(())
-    }
-
-    /// Returns whether the client has the I/O APIC, and the vCPUs have local APICs in the kernel.
-    pub(crate) fn has_split_irqchip(&self) -> bool {
-        self.irqs()
-            .is_some_and(|irqs| matches!(irqs.kind(), Kind::Split { .. }))
     }
 
     /// Returns what may change while vCPUs run.
@@ -695,20 +409,6 @@ impl Vm {
         if !self.settings.has(Quirk::IgnoreGuestPat) {
             self.mmu.honor_guest_pat();
         }
-    }
-
-    /// Notes that the mode or the IDs of the vCPU's local APIC have changed; the vCPU makes a new table
-    /// of destinations before it enters its guest.
-    pub(crate) fn note_destination(&self, vcpu: &Vcpu) {
-        if vcpu.controller().is_some() {
-            self.vcpus.destinations.note_change();
-            vcpu.doorbell().set(Request::Destinations);
-        }
-    }
-
-    /// Makes a new table of destinations if the old one is out of date. May sleep.
-    pub(crate) fn update_destinations(&self) {
-        self.vcpus.destinations.update(&self.vcpus);
     }
 
     /// Returns the ring of coalesced I/O.
