@@ -127,6 +127,7 @@ impl Hypervisor {
                 ept_ad: wanted.eptad,
                 pml: wanted.pml,
                 flexpriority: wanted.flexpriority,
+                preemption_timer: wanted.preemption_timer,
             })
         }
         .map_err(|refusal| refuse(&refusal))?;
@@ -144,6 +145,7 @@ impl Hypervisor {
             unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),
             pml: capabilities.pml(),
+            preemption_timer: capabilities.preemption_timer().is_some(),
         });
 
         let mitigations = Mitigations::new(capabilities.ept())?;
@@ -205,10 +207,11 @@ impl Hypervisor {
             );
         }
         pr_info!(
-            "unrestricted guest {}, FlexPriority {}, PML {}\n",
+            "unrestricted guest {}, FlexPriority {}, PML {}, VMX-preemption timer {}\n",
             on(self.capabilities.unrestricted_guest()),
             on(self.capabilities.flexpriority()),
             on(self.capabilities.pml()),
+            on(self.capabilities.preemption_timer().is_some()),
         );
     }
 }

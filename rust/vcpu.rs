@@ -18,6 +18,7 @@ mod context;
 pub(crate) mod control;
 pub(crate) mod debug;
 mod emulation;
+mod entry_work;
 pub(crate) mod event_state;
 mod events;
 mod exits;

@@ -12,6 +12,7 @@
 //! * **Exit**: a reason and information fields ([`exit`]); **event**: an interrupt or exception that
 //!   entry injects or exit reports ([`inject`]).
 //! * **PML**: the processor's own log of written pages ([`pml`]).
+//! * **VMX-preemption timer**: what ends a stay in the guest when its time has come ([`preemption_timer`]).
 //! * **TPR shadow**, **APIC-access page**: the guest's task priority in hardware ([`flexpriority`]).
 //! * **VPID**, **EPTP**: the tags of cached translations ([`vpid`], [`tlb`]).
 //!
@@ -32,6 +33,7 @@ mod instruction;
 pub(crate) mod msr_bitmap;
 pub(crate) mod perf;
 pub(crate) mod pml;
+pub(crate) mod preemption_timer;
 pub(crate) mod run;
 pub(crate) mod tlb;
 pub(crate) mod vmcs;

@@ -226,6 +226,7 @@ void kvm_rs_signals_unblock(void);
  * @unrestricted_guest: Run real mode and nonpaged guests in hardware
  * @eptad:	Use accessed and dirty bits of EPT entries
  * @pml:	Log dirty pages in hardware
+ * @preemption_timer: Use the VMX-preemption timer for local APICs' timers
  *
  * What was asked for until the module has looked at the CPU, and what is in use from then on.
  */
@@ -237,6 +238,7 @@ struct kvm_rs_parameters {
 	bool unrestricted_guest;
 	bool eptad;
 	bool pml;
+	bool preemption_timer;
 };
 
 extern struct kvm_rs_parameters kvm_rs_parameters;

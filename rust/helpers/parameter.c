@@ -27,6 +27,7 @@ struct kvm_rs_parameters kvm_rs_parameters = {
 	.unrestricted_guest = true,
 	.eptad = true,
 	.pml = true,
+	.preemption_timer = true,
 };
 
 module_param_named(ept, kvm_rs_parameters.ept, bool, 0444);
@@ -43,6 +44,8 @@ module_param_named(eptad, kvm_rs_parameters.eptad, bool, 0444);
 MODULE_PARM_DESC(eptad, "Use accessed and dirty bits of extended page tables");
 module_param_named(pml, kvm_rs_parameters.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Log dirty pages in hardware");
+module_param_named(preemption_timer, kvm_rs_parameters.preemption_timer, bool, 0444);
+MODULE_PARM_DESC(preemption_timer, "Use the VMX-preemption timer for local APICs' timers");
 
 /* How long halted vCPUs poll; as KVM's parameters of these names. */
 static unsigned int halt_poll_ns = 200000;

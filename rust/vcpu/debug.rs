@@ -7,6 +7,7 @@
 //! the breakpoint addresses are loaded into the CPU before an entry only while it enables one of them.
 
 use super::{
+    entry_work::EntryWork,
     state::State,
     Owned, //
 };
@@ -81,14 +82,11 @@ impl DebugRegisters {
         };
     }
 
-    /// Loads the addresses if one of them is armed; the guest is about to be entered.
-    #[inline]
-    pub(crate) fn load(&self) {
-        if self.effective_dr7.intersects(Dr7::ENABLE) {
-            match &self.debugger {
-                Some((address, _)) => host::load_debug_registers(address),
-                None => host::load_debug_registers(&self.address),
-            }
+    /// Loads the addresses, one of which is armed; the guest is about to be entered.
+    pub(super) fn load(&self) {
+        match &self.debugger {
+            Some((address, _)) => host::load_debug_registers(address),
+            None => host::load_debug_registers(&self.address),
         }
     }
 
@@ -159,6 +157,8 @@ impl State {
     fn load_effective_dr7(&mut self, vmcs: &CurrentVmcs<'_>) {
         let value = self.debug.debugger.map_or(self.debug.dr7, |(_, dr7)| dr7);
         self.debug.effective_dr7 = value;
+        let armed = value.intersects(Dr7::ENABLE);
+        self.entry_work.set(EntryWork::BREAKPOINTS, armed);
         vmcs.write(field::GUEST_DR7, Natural(value.value()));
     }
 

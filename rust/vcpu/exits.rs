@@ -159,6 +159,10 @@ pub(crate) fn handle(
         }
         Exit::ApicAccess(access) => apic_access(vm, vcpu, vmcs, state, access),
         Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
+        Exit::PreemptionTimer => {
+            vcpu.on_timer(state);
+            Step::Resume
+        }
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,
         Exit::Rdmsr => resume_if(state.rdmsr(vm, vcpu, vmcs)),

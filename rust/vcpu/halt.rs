@@ -78,6 +78,9 @@ pub(super) fn wait(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
             owned.state.mp_state = MpState::Runnable;
             return Ok(Next::Resume);
         }
+        if vcpu.leave_timer_to_host(&mut owned.state) {
+            continue;
+        }
         let interrupted = if owned.state.mp_state == MpState::Halted {
             poll_and_sleep(vm, vcpu, &mut owned.state)
         } else {

@@ -324,7 +324,7 @@ impl Vcpu {
             lapic.reset(owned, Reset::Init);
             state.vapic.reset();
             state.pv_eoi.reset();
-            controller.timer.cancel();
+            self.stop_timer(state);
         }
         Signals {
             init,

@@ -30,6 +30,7 @@ use crate::{
         flexpriority::TprShadow,
         guest_state::DescriptorTable,
         host_state,
+        preemption_timer::PreemptionTimer,
         vmcs::CurrentVmcs, //
     },
     x86::{
@@ -76,6 +77,9 @@ pub(super) fn set_up(
     vmcs.write(field::PIN_BASED_CONTROLS, capabilities.pin());
     if let Some(page) = registers.filter(|_| capabilities.tpr_shadow()) {
         state.tpr_shadow = TprShadow::attach(vmcs, page);
+    }
+    if registers.is_some() && state.restricted.is_none() {
+        state.timer = PreemptionTimer::attach(vmcs, capabilities);
     }
     state.primary = state.tpr_shadow.primary(capabilities.primary());
     vmcs.write(field::PRIMARY_CONTROLS, state.primary);

@@ -219,7 +219,7 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
         }
     }
     if taken.has(Request::Timer) {
-        vcpu.on_timer(state);
+        vcpu.on_host_timer(state);
     }
     if taken.has(Request::Event) {
         vcpu.count_event(Event::DeliveryRequested);
@@ -378,7 +378,9 @@ fn enter_once(
         // off until the host's is back.
         unsafe { host::xsetbv(xcr0) };
     }
-    state.debug.load();
+    if !state.entry_work.is_none() {
+        state.do_entry_work(vmcs);
+    }
     if guest::timing_enter() {
         state.follow_perf(vm, vmcs, &irqs);
     }

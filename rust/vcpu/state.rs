@@ -8,6 +8,7 @@
 use super::{
     async_page::AsyncPages,
     debug::DebugRegisters,
+    entry_work::EntryWork,
     events::Events,
     guest_debug::GuestDebug,
     halt::PollTime,
@@ -57,6 +58,7 @@ use crate::{
         msr_bitmap::MsrBitmap,
         perf::PerfSwitch,
         pml::PmlBuffer,
+        preemption_timer::PreemptionTimer,
         tlb::Owed,
         vmcs::CurrentVmcs, //
     },
@@ -167,6 +169,12 @@ pub(crate) struct State {
     pub(crate) events: Events,
     /// Debug registers.
     pub(crate) debug: DebugRegisters,
+    /// What the next entry has to load that most do not.
+    pub(crate) entry_work: EntryWork,
+    /// The CPU's timer that ends a stay in the guest, for the local APIC's.
+    pub(crate) timer: PreemptionTimer,
+    /// The host's timer may be armed for the local APIC's.
+    pub(crate) host_timer: bool,
     /// What the client debugs.
     pub(crate) guest_debug: GuestDebug,
     /// What KVM_RUN must finish before it enters the guest.
@@ -252,6 +260,9 @@ impl State {
             )?,
             events: Events::default(),
             debug: DebugRegisters::new(),
+            entry_work: EntryWork::default(),
+            timer: PreemptionTimer::off(),
+            host_timer: false,
             guest_debug: GuestDebug::default(),
             pending: None,
             access_log: AccessLog::default(),

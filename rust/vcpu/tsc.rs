@@ -34,6 +34,9 @@ const TOLERANCE_PPM: u64 = 250;
 /// Bits behind the point of a ratio of frequencies.
 pub(crate) const FRACTION: u32 = 48;
 
+/// Nanoseconds in a millisecond.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// The ratio of equal frequencies.
 pub(crate) const UNITY: u64 = 1 << FRACTION;
 
@@ -78,6 +81,15 @@ impl GuestTsc {
         (u128::from(tsc_khz()) * u128::from(self.ratio) >> FRACTION) as u32
     }
 
+    /// Returns how many ticks of the host's counter `ticks` of the guest's take, or about so.
+    pub(super) fn host_ticks(&self, ticks: u64) -> u64 {
+        if self.ratio == UNITY {
+            ticks
+        } else {
+            ns_to_host_ticks(ticks_to_ns(ticks, self.khz))
+        }
+    }
+
     /// Returns whether the counter must catch up with the time now and then.
     pub(crate) fn catches_up(&self) -> bool {
         self.catch_up.is_some()
@@ -93,6 +105,25 @@ impl GuestTsc {
         // CAST: The counter wraps.
         (u128::from(host) * u128::from(self.ratio) >> FRACTION) as u64
     }
+}
+
+/// Returns how many ticks the host's counter does in `ns` nanoseconds, rounded up. A time of weeks is taken
+/// for a shorter one.
+pub(super) fn ns_to_host_ticks(ns: u64) -> u64 {
+    const LONGEST_NS: u64 = 1 << 50;
+    ns_to_ticks(ns.min(LONGEST_NS), tsc_khz()).saturating_add(1)
+}
+
+/// Returns how many nanoseconds `ticks` of a clock of `khz` kHz take, rounded up.
+pub(super) fn ticks_to_ns(ticks: u64, khz: u32) -> u64 {
+    // A clock that stands never gets there.
+    let khz = u64::from(khz);
+    let (Some(ms), Some(rest)) = (ticks.checked_div(khz), ticks.checked_rem(khz)) else {
+        return u64::MAX;
+    };
+    // The rest is below 2^32, so that its product fits.
+    let rest_ns = rest.saturating_mul(NS_PER_MS).div_ceil(khz);
+    ms.saturating_mul(NS_PER_MS).saturating_add(rest_ns)
 }
 
 /// Returns whether a counter of `khz` may run as the host's of `host_khz` does.

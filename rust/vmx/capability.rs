@@ -14,7 +14,8 @@ use super::{
     },
     flexpriority,
     instruction::Invalidate,
-    perf, //
+    perf,
+    preemption_timer::Rate, //
 };
 use crate::{
     linux::cpu_call,
@@ -29,6 +30,7 @@ mod msr {
     pub(super) const PIN: u32 = 0x481;
     pub(super) const PRIMARY: u32 = 0x482;
     pub(super) const EXIT: u32 = 0x483;
+    pub(super) const MISC: u32 = 0x485;
     pub(super) const ENTRY: u32 = 0x484;
     pub(super) const SECONDARY: u32 = 0x48b;
     pub(super) const EPT_VPID: u32 = 0x48c;
@@ -60,6 +62,8 @@ pub(crate) struct Wanted {
     pub(crate) pml: bool,
     /// Virtualise accesses to the local APIC's page.
     pub(crate) flexpriority: bool,
+    /// Use the VMX-preemption timer.
+    pub(crate) preemption_timer: bool,
 }
 
 /// Why the module cannot use this CPU.
@@ -148,6 +152,7 @@ pub(crate) struct Capabilities {
     ept_ad: bool,
     tpr_shadow: bool,
     perf_global_ctrl: bool,
+    preemption_timer: Option<Rate>,
 }
 
 /// Returns the allowed settings, from the "true" MSR where the CPU has it.
@@ -182,6 +187,11 @@ impl Capabilities {
         if !wanted.vnmi {
             pin &= !pin::VIRTUAL_NMIS;
         }
+        let timer_wanted = wanted.preemption_timer && pin & pin::VMX_PREEMPTION_TIMER != 0;
+        // SAFETY: Every CPU with VMX has IA32_VMX_MISC.
+        let preemption_timer = Rate::of_cpu(unsafe { rdmsr(msr::MISC) }).filter(|_| timer_wanted);
+        // A vCPU whose local APIC is in the kernel turns it on.
+        pin &= !pin::VMX_PREEMPTION_TIMER;
         let mut primary = negotiate(
             &controls::PRIMARY,
             allowed(basic, msr::PRIMARY, msr::TRUE_PRIMARY),
@@ -263,6 +273,7 @@ impl Capabilities {
             ept_ad,
             tpr_shadow,
             perf_global_ctrl,
+            preemption_timer,
         })
     }
 
@@ -384,6 +395,11 @@ impl Capabilities {
     /// Returns whether the CPU logs which pages are written.
     pub(crate) const fn pml(&self) -> bool {
         self.secondary & secondary::ENABLE_PML != 0
+    }
+
+    /// Returns how the VMX-preemption timer counts, if it is used.
+    pub(crate) const fn preemption_timer(&self) -> Option<Rate> {
+        self.preemption_timer
     }
 
     /// Returns whether EPT entries have accessed and dirty bits.

@@ -93,6 +93,8 @@ pub(crate) mod pin {
     pub(crate) const NMI_EXITING: u32 = 1 << 3;
     /// The CPU tracks whether the guest blocks NMIs.
     pub(crate) const VIRTUAL_NMIS: u32 = 1 << 5;
+    /// The VMX-preemption timer counts while the guest runs, and exits.
+    pub(crate) const VMX_PREEMPTION_TIMER: u32 = 1 << 6;
 }
 
 /// Primary processor-based VM-execution controls.
@@ -200,7 +202,7 @@ pub(crate) mod entry {
 pub(super) const PIN: Wishes = Wishes {
     name: "pin-based VM-execution",
     required: pin::EXTERNAL_INTERRUPT_EXITING | pin::NMI_EXITING,
-    optional: pin::VIRTUAL_NMIS,
+    optional: pin::VIRTUAL_NMIS | pin::VMX_PREEMPTION_TIMER,
 };
 
 pub(super) const PRIMARY: Wishes = Wishes {

@@ -252,6 +252,8 @@ pub(crate) enum Exit {
         /// The exit came from IRET with NMI blocking removed.
         nmi_unblocked: bool,
     },
+    /// The time of the VMX-preemption timer is over.
+    PreemptionTimer,
     /// A reason that this module did not ask for.
     Unknown(u16),
 }
@@ -288,6 +290,7 @@ pub(crate) mod reason {
     pub(crate) const EPT_VIOLATION: u16 = 48;
     pub(crate) const EPT_MISCONFIGURATION: u16 = 49;
     pub(crate) const INVEPT: u16 = 50;
+    pub(crate) const PREEMPTION_TIMER: u16 = 52;
     pub(crate) const INVVPID: u16 = 53;
     pub(crate) const WBINVD: u16 = 54;
     pub(crate) const XSETBV: u16 = 55;
@@ -328,6 +331,7 @@ pub(crate) mod reason {
             44 => "apic_access",
             48 => "ept_violation",
             49 => "ept_misconfig",
+            52 => "preemption_timer",
             54 => "wbinvd",
             55 => "xsetbv",
             57 => "rdrand",
@@ -398,6 +402,7 @@ impl Exit {
             reason::EPT_MISCONFIGURATION => {
                 Self::EptMisconfiguration(Gpa::new(vmcs.read(field::GUEST_PHYSICAL_ADDRESS)))
             }
+            reason::PREEMPTION_TIMER => Self::PreemptionTimer,
             reason::WBINVD => Self::Wbinvd,
             reason::XSETBV => Self::Xsetbv,
             reason::RDRAND | reason::RDSEED | reason::ENCLS => Self::Foreign,

@@ -306,6 +306,8 @@ fields! {
     GUEST_INTERRUPTIBILITY: u32 = 0x4824;
     /// Active, HLT, shutdown or wait-for-SIPI.
     GUEST_ACTIVITY_STATE: u32 = 0x4826;
+    /// What is left of the VMX-preemption timer at VM entry.
+    PREEMPTION_TIMER_VALUE: u32 = 0x482e;
     /// IA32_SYSENTER_CS.
     GUEST_SYSENTER_CS: u32 = 0x482a;
     /// CR0.

@@ -152,7 +152,7 @@ impl Vcpu {
         if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
             let effect = controller.lapic().set_tsc_deadline(owned, value);
             if let lapic::Effect::Timer(wanted) = effect {
-                controller.arm(owned, state.tsc, wanted);
+                self.arm_timer(state, wanted);
             }
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Vcpu {
             .set_lapic(owned, vm.vcpus().destinations().are_wide(), now_ns(), area)
             .map_err(|lapic::IdMismatch| EINVAL)?;
         vm.note_destination(self);
-        controller.arm(owned, state.tsc, wanted);
+        self.arm_timer(state, wanted);
         self.doorbell().set(Request::Event);
         Ok(())
     }

@@ -317,9 +317,7 @@ impl Vcpu {
                 send(vm.vcpus(), &message, self);
             }
             Effect::Timer(wanted) => {
-                if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
-                    controller.arm(owned, state.tsc, wanted);
-                }
+                self.arm_timer(state, wanted);
             }
         }
     }

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The local APIC's timer on the host's.
+//! The local APIC's timer on the CPU's and on the host's.
 //!
-//! The counter modes run on the host's monotonic clock as they are. A TSC deadline is turned into a
-//! time of that clock; since the two clocks drift apart, the host's timer may go off early, and is then
-//! armed again for what is left.
+//! The counter modes run on the host's monotonic clock as they are, and a TSC deadline on the host's
+//! time-stamp counter. While the guest runs, the CPU's VMX-preemption timer tells that the time has come; no
+//! timer does while the vCPU's thread does something else, since it looks before the next VM entry. For a
+//! halted vCPU, and where the CPU's timer cannot be used, the host's does. Each takes a time of the
+//! other's clock too; since the two clocks drift apart, it may go off early, and is then armed again for what
+//! is left.
 
-use super::InterruptController;
 use crate::{
     lapic::{
         ArmTimer,
-        Now,
-        Owned, //
+        Now, //
     },
-    linux::timer::{
-        now_ns,
-        Expire, //
+    linux::{
+        cpu_call::rdtsc,
+        timer::{
+            now_ns,
+            Expire, //
+        }, //
     },
     vcpu::{
         request::{
@@ -23,14 +27,14 @@ use crate::{
             Request, //
         },
         state::State,
-        tsc::GuestTsc,
+        tsc::{
+            ns_to_host_ticks,
+            ticks_to_ns, //
+        },
         Vcpu, //
     }, //
 };
 use kernel::sync::Arc;
-
-/// Nanoseconds in a millisecond.
-const NS_PER_MS: u64 = 1_000_000;
 
 /// Has the vCPU's thread look at the timer.
 pub(super) struct Ring(Arc<Doorbell>);
@@ -48,56 +52,119 @@ impl Expire for Ring {
     }
 }
 
-impl InterruptController {
-    /// Makes the host's timer stand as `wanted`; if that time is past, the guest's expires now.
-    pub(super) fn arm(&self, owned: &mut Owned, tsc: GuestTsc, wanted: ArmTimer) {
-        let now = Now {
-            ns: now_ns(),
-            guest_tsc: tsc.now(),
-        };
-        let due = match wanted {
-            ArmTimer::Cancel => false,
-            ArmTimer::At(ns) => ns <= now.ns,
-            ArmTimer::AtTsc(deadline) => deadline <= now.guest_tsc,
-        };
-        let wanted = if due {
-            // Its interrupt is seen before the next VM entry, like all that this thread posts.
-            self.lapic().expire(owned, now).arm
-        } else {
-            wanted
-        };
-        match wanted {
-            ArmTimer::Cancel => self.timer.cancel(),
-            ArmTimer::At(ns) => self.timer.arm(ns),
-            ArmTimer::AtTsc(deadline) => {
-                let left = ticks_to_ns(deadline.saturating_sub(now.guest_tsc), tsc.khz);
-                self.timer.arm(now.ns.saturating_add(left));
-            }
-        }
-    }
+/// Which timer is to tell that the local APIC's time has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The CPU's, if the vCPU has it: it counts while the guest runs.
+    Cpu,
+    /// The host's, for a vCPU that is halted.
+    Host,
 }
 
 impl Vcpu {
-    /// Brings the local APIC's timer up to date: it expires if its time has come, and the host's timer
-    /// is armed for what comes next.
+    /// Makes the timer stand as `wanted`; if that time is past, the guest's expires now.
+    pub(super) fn arm_timer(&self, state: &mut State, wanted: ArmTimer) {
+        self.arm_timer_by(state, wanted, By::Cpu);
+    }
+
+    /// Brings the local APIC's timer up to date: it expires if its time has come, and what tells of the next
+    /// time is armed.
     ///
-    /// To be called when [`Request::Timer`] was taken, and after the guest's TSC was set.
+    /// To be called when [`Request::Timer`] was taken, when the CPU's timer ended the stay in the guest, and
+    /// after the guest's TSC was set.
     pub(crate) fn on_timer(&self, state: &mut State) {
-        if let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) {
+        if let Some(owned) = &state.lapic {
             let wanted = owned.timer().armed();
-            controller.arm(owned, state.tsc, wanted);
+            self.arm_timer_by(state, wanted, By::Cpu);
         }
     }
-}
 
-/// Returns how many nanoseconds `ticks` of a clock of `khz` kHz take, rounded up.
-fn ticks_to_ns(ticks: u64, khz: u32) -> u64 {
-    // A clock that stands never gets there.
-    let khz = u64::from(khz);
-    let (Some(ms), Some(rest)) = (ticks.checked_div(khz), ticks.checked_rem(khz)) else {
-        return u64::MAX;
-    };
-    // The rest is below 2^32, so that its product fits.
-    let rest_ns = rest.saturating_mul(NS_PER_MS).div_ceil(khz);
-    ms.saturating_mul(NS_PER_MS).saturating_add(rest_ns)
+    /// Notes that the host's timer went off.
+    pub(crate) fn on_host_timer(&self, state: &mut State) {
+        state.host_timer = false;
+        self.on_timer(state);
+    }
+
+    /// Has the host's timer tell what the CPU's would tell in the guest, as the vCPU is halted; returns
+    /// whether the time has come.
+    pub(crate) fn leave_timer_to_host(&self, state: &mut State) -> bool {
+        match &state.lapic {
+            Some(owned) if state.timer.is_set() => {
+                let wanted = owned.timer().armed();
+                self.arm_timer_by(state, wanted, By::Host)
+            }
+            _ => false,
+        }
+    }
+
+    /// Stops the timer.
+    pub(super) fn stop_timer(&self, state: &mut State) {
+        if state.timer.is_set() {
+            state.set_timer(None);
+        }
+        if let Some(controller) = self.controller() {
+            controller.timer.cancel();
+            state.host_timer = false;
+        }
+    }
+
+    /// See [`Self::arm_timer`]; returns whether the guest's expired.
+    fn arm_timer_by(&self, state: &mut State, wanted: ArmTimer, by: By) -> bool {
+        let (Some(controller), Some(owned)) = (self.controller(), state.lapic.as_mut()) else {
+            return false;
+        };
+        let tsc = state.tsc;
+        let host_tsc = rdtsc();
+        let guest_tsc = tsc.at(host_tsc);
+        let due = match wanted {
+            ArmTimer::Cancel => false,
+            ArmTimer::At(ns) => ns <= now_ns(),
+            ArmTimer::AtTsc(deadline) => deadline <= guest_tsc,
+        };
+        let wanted = if due {
+            let now = Now {
+                ns: now_ns(),
+                guest_tsc,
+            };
+            // Its interrupt is seen before the next VM entry, like all that this thread posts.
+            controller.lapic().expire(owned, now).arm
+        } else {
+            wanted
+        };
+        if by == By::Cpu && state.timer.is_usable() && !tsc.catches_up() {
+            if core::mem::take(&mut state.host_timer) {
+                controller.timer.cancel();
+            }
+            let left = match wanted {
+                ArmTimer::Cancel => None,
+                ArmTimer::At(ns) => Some(ns_to_host_ticks(ns.saturating_sub(now_ns()))),
+                ArmTimer::AtTsc(deadline) => {
+                    Some(tsc.host_ticks(deadline.saturating_sub(guest_tsc)))
+                }
+            };
+            if left.is_some() || state.timer.is_set() {
+                state.set_timer(left.map(|left| host_tsc.saturating_add(left)));
+            }
+            return due;
+        }
+        if state.timer.is_set() {
+            state.set_timer(None);
+        }
+        let at = match wanted {
+            ArmTimer::Cancel => {
+                if core::mem::take(&mut state.host_timer) {
+                    controller.timer.cancel();
+                }
+                return due;
+            }
+            ArmTimer::At(ns) => ns,
+            ArmTimer::AtTsc(deadline) => {
+                let left = ticks_to_ns(deadline.saturating_sub(guest_tsc), tsc.khz);
+                now_ns().saturating_add(left)
+            }
+        };
+        state.host_timer = true;
+        controller.timer.arm(at);
+        due
+    }
 }

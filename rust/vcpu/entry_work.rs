@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an entry loads for some guests only, so that others pay for one look at it.
+
+use super::state::State;
+use crate::{
+    linux::cpu_call::rdtsc,
+    vmx::vmcs::CurrentVmcs, //
+};
+
+/// Pieces of it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct EntryWork(u32);
+
+impl EntryWork {
+    /// The addresses of breakpoints.
+    pub(super) const BREAKPOINTS: u32 = 1 << 0;
+    /// What is left until the timer is to go off.
+    pub(super) const TIMER: u32 = 1 << 1;
+
+    /// Returns whether there is none.
+    #[inline]
+    pub(super) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds a piece, or takes it away.
+    pub(super) fn set(&mut self, piece: u32, on: bool) {
+        self.0 = if on { self.0 | piece } else { self.0 & !piece };
+    }
+
+    const fn has(self, piece: u32) -> bool {
+        self.0 & piece != 0
+    }
+}
+
+impl State {
+    /// Does the work; the guest is about to be entered, with interrupts off.
+    #[inline(never)]
+    pub(super) fn do_entry_work(&mut self, vmcs: &CurrentVmcs<'_>) {
+        if self.entry_work.has(EntryWork::BREAKPOINTS) {
+            self.debug.load();
+        }
+        if self.entry_work.has(EntryWork::TIMER) {
+            let again = self.timer.load(vmcs, rdtsc());
+            self.entry_work.set(EntryWork::TIMER, again);
+        }
+    }
+
+    /// Has the CPU's timer end the stay in the guest at this time of the host's time-stamp counter, or not
+    /// any more.
+    pub(super) fn set_timer(&mut self, deadline: Option<u64>) {
+        self.timer.set(deadline);
+        self.entry_work.set(EntryWork::TIMER, true);
+    }
+}
