@@ -91,6 +91,7 @@ use crate::{
         parameter,
         periodic,
         shrinker,
+        timer,
         user_page::Wait, //
     },
     memory::{
@@ -247,8 +248,8 @@ struct Core<F: EntryFormat, R: RemoteFlush> {
     small_execution: Atomic<bool>,
     /// The frame from which on large pages are rejoined next that were split for execution.
     recover_from: Atomic<u64>,
-    /// Milliseconds since that was last done.
-    since_recovery_ms: Atomic<u32>,
+    /// When that was last done, in nanoseconds of the monotonic clock.
+    recovered_at: Atomic<u64>,
     remote: Arc<R>,
 }
 
@@ -475,7 +476,7 @@ impl<F: EntryFormat, R: RemoteFlush> Registered<F, R> {
                 shrink_from: Atomic::new(0),
                 small_execution: Atomic::new(parameter::nx_huge_pages()),
                 recover_from: Atomic::new(0),
-                since_recovery_ms: Atomic::new(0),
+                recovered_at: Atomic::new(timer::now_ns()),
                 remote: remote,
             }),
             GFP_KERNEL_ACCOUNT,

@@ -312,10 +312,10 @@ TEST_F(memory_huge, execution_splits)
 
 	if (!device_is_kvm_rs())
 		return;
-	write_file(PARAMETERS "nx_huge_pages_recovery_period_ms", "50");
 	for (excepted = 0; excepted < 2; excepted++) {
-		/* Not before the splits have been looked at. */
-		write_file(PARAMETERS "nx_huge_pages_recovery_ratio", "0");
+		/* Not before the splits have been looked at: in an hour. */
+		write_file(PARAMETERS "nx_huge_pages_recovery_period_ms", "3600000");
+		write_file(PARAMETERS "nx_huge_pages_recovery_ratio", "1");
 		vcpu_destroy(&self->vcpu);
 		vm_destroy(&self->vm);
 		write_file(PARAMETERS "nx_huge_pages", "force");
@@ -345,7 +345,8 @@ TEST_F(memory_huge, execution_splits)
 		turn(_metadata, self, 0, 0);
 		EXPECT_EQ(module_stat("ept_2m"), excepted ? 2 : 1);
 
-		write_file(PARAMETERS "nx_huge_pages_recovery_ratio", "1");
+		/* Another period counts at once. */
+		write_file(PARAMETERS "nx_huge_pages_recovery_period_ms", "50");
 		for (tries = 0; tries < 100 && !excepted && module_stat("ept_4k") > 100; tries++)
 			usleep(20000);
 		EXPECT_LT(tries, 100);

@@ -18,6 +18,7 @@
 #include <asm/virt.h>
 
 #include "helpers.h"
+#include "periodic.h"
 
 struct kvm_rs_parameters kvm_rs_parameters = {
 	.ept = true,
@@ -146,9 +147,15 @@ static const struct kernel_param_ops nx_huge_pages_ops = {
 
 static int set_nx_recovery(const char *text, const struct kernel_param *param)
 {
+	int error;
+
 	if (READ_ONCE(nx_huge_pages) == NX_NEVER)
 		return -EPERM;
-	return param_set_uint(text, param);
+	error = param_set_uint(text, param);
+	/* It may be time for it now, or sooner than what waits for its time believes. */
+	if (!error)
+		kvm_rs_periodic_wake_all();
+	return error;
 }
 
 static const struct kernel_param_ops nx_recovery_ops = {

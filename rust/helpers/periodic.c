@@ -2,6 +2,8 @@
 /* Shims for work that is done again and again, in the background. */
 
 #include <linux/jiffies.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
@@ -12,12 +14,17 @@
  * @work:	The kernel's part
  * @run:	Does the work, and returns after how many milliseconds to do it again
  * @data:	What @run is called with
+ * @all:	Its place among all such work
  */
 struct kvm_rs_periodic {
 	struct delayed_work work;
 	unsigned int (*run)(void *data);
 	void *data;
+	struct list_head all;
 };
+
+static LIST_HEAD(all_work);
+static DEFINE_MUTEX(all_work_lock);
 
 static void do_work(struct work_struct *work)
 {
@@ -46,6 +53,9 @@ struct kvm_rs_periodic *kvm_rs_periodic_start(unsigned int delay_ms,
 	INIT_DELAYED_WORK(&self->work, do_work);
 	self->run = run;
 	self->data = data;
+	mutex_lock(&all_work_lock);
+	list_add(&self->all, &all_work);
+	mutex_unlock(&all_work_lock);
 	queue_delayed_work(system_dfl_wq, &self->work, msecs_to_jiffies(delay_ms));
 	return self;
 }
@@ -56,6 +66,22 @@ struct kvm_rs_periodic *kvm_rs_periodic_start(unsigned int delay_ms,
  */
 void kvm_rs_periodic_stop(struct kvm_rs_periodic *self)
 {
+	mutex_lock(&all_work_lock);
+	list_del(&self->all);
+	mutex_unlock(&all_work_lock);
 	cancel_delayed_work_sync(&self->work);
 	kfree(self);
+}
+
+/**
+ * kvm_rs_periodic_wake_all() - Have all work done now that is done again and again
+ */
+void kvm_rs_periodic_wake_all(void)
+{
+	struct kvm_rs_periodic *self;
+
+	mutex_lock(&all_work_lock);
+	list_for_each_entry(self, &all_work, all)
+		mod_delayed_work(system_dfl_wq, &self->work, 0);
+	mutex_unlock(&all_work_lock);
 }

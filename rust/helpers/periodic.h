@@ -10,5 +10,6 @@ struct kvm_rs_periodic;
 struct kvm_rs_periodic *kvm_rs_periodic_start(unsigned int delay_ms,
 					      unsigned int (*run)(void *data), void *data);
 void kvm_rs_periodic_stop(struct kvm_rs_periodic *self);
+void kvm_rs_periodic_wake_all(void);
 
 #endif /* KVM_RS_HELPERS_PERIODIC_H */

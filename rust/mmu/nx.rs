@@ -31,6 +31,7 @@ use crate::{
             Periodic,
             Registration, //
         },
+        timer,
         user_page, //
     },
     memory::GfnRange,
@@ -47,8 +48,7 @@ use kernel::{
 /// The most tables that are taken out under the lock at once.
 const MOST: u64 = 64;
 
-/// The longest time in which nobody looks at whether the period has become shorter, in milliseconds.
-const LOOK_EVERY_MS: u32 = 60_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// Returns the work that rejoins pages from time to time, if `core` splits any for execution.
 pub(super) fn recovery<F: EntryFormat, R: RemoteFlush>(
@@ -57,9 +57,7 @@ pub(super) fn recovery<F: EntryFormat, R: RemoteFlush>(
     if !core.executes_small_pages() {
         return Ok(None);
     }
-    let delay = parameter::nx_recovery().period_ms.min(LOOK_EVERY_MS);
-    core.since_recovery_ms.store(delay, Relaxed);
-    Registration::new(core.clone(), delay).map(Some)
+    Registration::new(core.clone(), parameter::nx_recovery().period_ms).map(Some)
 }
 
 impl<F: EntryFormat> DirectMmu<F> {
@@ -153,18 +151,19 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
 }
 
 impl<F: EntryFormat, R: RemoteFlush> Periodic for Core<F, R> {
+    /// A change of the parameters has this called, too.
     fn run(&self) -> u32 {
         let how = parameter::nx_recovery();
-        let mut since = self.since_recovery_ms.load(Relaxed);
-        if since >= how.period_ms {
-            if how.ratio != 0 {
-                self.rejoin_executed(how.ratio);
-            }
-            since = 0;
+        let now = timer::now_ns();
+        let since_ms = now.wrapping_sub(self.recovered_at.load(Relaxed)) / NS_PER_MS;
+        let left = u64::from(how.period_ms).saturating_sub(since_ms);
+        if left != 0 {
+            return u32::try_from(left).unwrap_or(how.period_ms);
         }
-        let delay = how.period_ms.saturating_sub(since).clamp(1, LOOK_EVERY_MS);
-        self.since_recovery_ms
-            .store(since.saturating_add(delay), Relaxed);
-        delay
+        if how.ratio != 0 {
+            self.rejoin_executed(how.ratio);
+        }
+        self.recovered_at.store(now, Relaxed);
+        how.period_ms.max(1)
     }
 }
