@@ -153,6 +153,28 @@ mod tests {
     }
 
     #[test]
+    fn ept_can_allow_to_execute_alone() {
+        let access = Access {
+            read: false,
+            write: false,
+            execute: true,
+        };
+        leaves(|leaf, level| {
+            let leaf = Leaf { access, ..leaf };
+            for a_d in [true, false] {
+                let bits = Ept::leaf(EptVariant { a_d }, &leaf, level);
+                // What is old, where no bit tells it, is not present.
+                let present = leaf.accessed || a_d;
+                assert_eq!(bits & 7, if present { 4 } else { 0 });
+                let dirty = leaf.dirty && a_d;
+                let expected = Entry::Leaf(Leaf { dirty, ..leaf });
+                assert_eq!(Ept::decode(bits, level), expected);
+                assert_eq!(Ept::next_table(bits, level), None);
+            }
+        });
+    }
+
+    #[test]
     fn tables_survive_either_format() {
         let hpa = Hpa::new(0xf_ffff_ffff_f000);
         for level in [Level::Page2M, Level::Page1G, Level::Level4, Level::Level5] {

@@ -230,6 +230,43 @@ mod tests {
     }
 
     #[test]
+    fn execution_alone_can_be_allowed() {
+        let variant = EptVariant { a_d: true };
+        let init = DirectMmu::<Ept>::new(Level::Level4, variant);
+        let mmu = KBox::pin_init(init, GFP_KERNEL).unwrap();
+        let only = |read, execute| Access {
+            read,
+            write: false,
+            execute,
+        };
+        let access = |gfn| {
+            let shared = mmu.share();
+            let step = Walk::new(&shared, Gfn::new(gfn)).last(Level::Page4K);
+            match step.unwrap().content {
+                Content::Leaf(leaf) => leaf.access,
+                _ => panic!("nothing maps {gfn:x}"),
+            }
+        };
+        for (gfn, level) in [
+            (5, Level::Page4K),
+            (0x200, Level::Page2M),
+            (0x4_0000, Level::Page1G),
+        ] {
+            let execute = mapping(gfn, level, gfn, only(false, true));
+            assert_eq!(map(&mmu, &execute), Outcome::Mapped);
+            assert_eq!(map(&mmu, &execute), Outcome::Spurious);
+            assert_eq!(access(gfn), only(false, true));
+            // Who reads there, too, asks for it.
+            let read = mapping(gfn, level, gfn, only(true, false));
+            assert_eq!(map(&mmu, &read), Outcome::Mapped);
+            assert_eq!(access(gfn), only(true, true));
+        }
+        let locked = mmu.exclude();
+        mmu.zap_all(&locked);
+        mmu.settle(locked, &flushes(), true);
+    }
+
+    #[test]
     fn what_is_in_the_way_needs_exclusion() {
         let variant = EptVariant { a_d: true };
         let init = DirectMmu::<Ept>::new(Level::Level4, variant);

@@ -94,7 +94,7 @@ def configuration(emulator, machine, folder, kernel, initrd, serial):
     return f'''
 display_library: nogui
 config_interface: textconfig
-memory: guest={machine.memory}, host={machine.memory}, block_size=2048
+memory: guest={machine.memory}, host={min(machine.memory, 2048)}, block_size=2048
 romimage: file={emulator}/BIOS-bochs-latest, options=fastboot
 vgaromimage: file={emulator}/boot.rom
 optramimage1: file={kernel['file']}, address={kernel['base']:#x}
@@ -216,8 +216,9 @@ class Machine:
         initrd_path = os.path.join(folder, 'initrd')
         self.write_initrd(initrd_path, run_script)
         size = os.path.getsize(initrd_path)
-        # Below the ACPI tables at the end of memory.
-        initrd = (min(self.memory, 2048) * MIB - MIB - size) & ~(PAGE - 1)
+        # Below the ACPI tables at the end of memory, and where the emulator can read it to.
+        end = self.memory if self.memory <= 2048 else 1024
+        initrd = (end * MIB - MIB - size) & ~(PAGE - 1)
         if initrd < kernel['base'] + kernel['size'] + 64 * MIB:
             raise ValueError(f'{size // MIB} MiB of files do not fit into '
                              f'{self.memory} MiB of memory')
