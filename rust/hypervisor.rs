@@ -163,6 +163,7 @@ impl Hypervisor {
             kvm_features,
             rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
             invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
+            xsaves: capabilities.has_secondary(secondary::ENABLE_XSAVES),
             spec_ctrl: true,
             amd_speculation: speculation::features(),
             flush_l1d: true,

@@ -262,4 +262,91 @@ TEST(fresh_vcpu)
 	vm_destroy(&g.vm);
 }
 
+/* XSAVES of what XCR0 and XSS have, and XRSTORS; writes of 0 and 1 to XSS. */
+GUEST_CODE(xsaves, 64,
+	"	xorl %ecx, %ecx\n"
+	"	movl $3, %eax\n"
+	"	xorl %edx, %edx\n"
+	"	xsetbv\n"
+	"	leaq 7f(%rip), %rax\n"
+	"	movq %rax, " REC_RESUME "\n"
+	"	movl $3, %eax\n"
+	"	movq $0x1234567, %rbx\n"
+	"	movq %rbx, %xmm3\n"
+	"	xsaves 0x100000\n"
+	"	pxor %xmm3, %xmm3\n"
+	"	xrstors 0x100000\n"
+	"	movq %xmm3, %rbx\n"
+	"	movl $0xda0, %ecx\n"
+	"	xorl %eax, %eax\n"
+	"	wrmsr\n"
+	"	leaq 8f(%rip), %rax\n"
+	"	movq %rax, " REC_RESUME "\n"
+	"	movl $1, %eax\n"
+	"	wrmsr\n"
+	"7:	movl $0xbad, %edi\n"
+	"	outb %al, $" STR(PORT_DONE) "\n"
+	"8:	movl $0x600d, %edi\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static void run_xsaves(struct __test_metadata *_metadata, bool offered)
+{
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[128];
+	} cpuid = { .head.nent = 128 };
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	struct vcpu vcpu;
+	bool has = false;
+	struct vm vm;
+	unsigned int i;
+
+	vm_create(&vm, VM_MEMORY);
+	vcpu_create(&vcpu, &vm, 0);
+	xioctl(vm.dev, KVM_GET_SUPPORTED_CPUID, &cpuid);
+	for (i = 0; i < cpuid.head.nent; i++) {
+		struct kvm_cpuid_entry2 *e = &cpuid.entries[i];
+
+		if (e->function != 0xd || e->index != 1)
+			continue;
+		has = e->eax & 8;
+		if (!offered)
+			e->eax &= ~8;
+	}
+	if (has) {
+		xioctl(vcpu.fd, KVM_SET_CPUID2, &cpuid);
+		vcpu_set_mode(&vcpu, MODE_LONG);
+		sregs = vcpu_sregs(&vcpu);
+		sregs.cr4 |= 1 << 18;
+		vcpu_set_sregs(&vcpu, &sregs);
+		vm_load(&vm, CODE_GPA, xsaves);
+		vcpu_run_to_port(&vcpu, PORT_DONE);
+		regs = vcpu_regs(&vcpu);
+		EXPECT_EQ(regs.rdi, offered ? 0x600d : 0xbad);
+		EXPECT_EQ(vm_record(&vm)->count, 1);
+		EXPECT_EQ(vm_record(&vm)->vector, offered ? 13 : 6);
+		if (offered) {
+			EXPECT_EQ(regs.rbx, 0x1234567);
+			/* The compacted format, with SSE at least. */
+			EXPECT_EQ(*vm_u64(&vm, 0x100208) >> 63, 1);
+			EXPECT_EQ(*vm_u64(&vm, 0x100200) & 2, 2);
+		}
+	}
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	if (!has)
+		SKIP(return, "no XSAVES");
+}
+
+TEST(guest_has_xsaves)
+{
+	run_xsaves(_metadata, true);
+}
+
+TEST(guest_has_no_xsaves)
+{
+	run_xsaves(_metadata, false);
+}
+
 TEST_HARNESS_MAIN

@@ -43,7 +43,6 @@ static const struct {
 	{ 0xc0000300, 0xc0000303, "performance counters" },
 	{ 0x40000000, 0x4000011f, "Hyper-V" },
 	{ 0x122, 0x122, "TSX_CTRL; and the emulated CPU has it for kvm_intel" },
-	{ 0xda0, 0xda0, "XSAVES" },
 	{ 0xc0000084, 0xc0000084, "its upper half is reserved; kvm_intel lets the CPU decide" },
 	{ 0x4b564d08, 0x4b564d08, "encrypted guests" },
 };

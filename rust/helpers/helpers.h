@@ -117,6 +117,8 @@ struct kvm_rs_host_segments {
  * @sysenter_eip: IA32_SYSENTER_EIP
  * @exit_rip:	Where the host goes on after a VM exit
  * @xcr0:	XCR0, 0 without XSAVE
+ * @xss:	IA32_XSS, 0 without XSAVES
+ * @xcr0_kept:	The XCR0 of guests for which neither is changed, 0 if there is none
  * @cs:		CS selector
  * @ss:		SS selector
  * @tr:		TR selector
@@ -130,6 +132,8 @@ struct kvm_rs_host_constants {
 	unsigned long sysenter_eip;
 	unsigned long exit_rip;
 	u64 xcr0;
+	u64 xss;
+	u64 xcr0_kept;
 	u16 cs;
 	u16 ss;
 	u16 tr;
@@ -155,7 +159,18 @@ void kvm_rs_save_host_segments(struct kvm_rs_host_segments *segments);
 void kvm_rs_restore_host_segments(const struct kvm_rs_host_segments *segments);
 unsigned long kvm_rs_current_cr3(void);
 unsigned long kvm_rs_current_cr4(void);
-void kvm_rs_xsetbv(u64 value);
+
+/**
+ * struct kvm_rs_xstate - The components that XSAVE and XSAVES handle
+ * @xcr0:	XCR0
+ * @xss:	IA32_XSS
+ */
+struct kvm_rs_xstate {
+	u64 xcr0;
+	u64 xss;
+};
+
+void kvm_rs_load_xstate(const struct kvm_rs_xstate *from, const struct kvm_rs_xstate *to);
 
 /* entry.c */
 unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched);

@@ -35,6 +35,9 @@ void kvm_rs_host_constants(struct kvm_rs_host_constants *host)
 	rdmsrq(MSR_IA32_SYSENTER_EIP, host->sysenter_eip);
 	host->exit_rip = (unsigned long)kvm_rs_vmx_exit;
 	host->xcr0 = boot_cpu_has(X86_FEATURE_XSAVE) ? xgetbv(XCR_XFEATURE_ENABLED_MASK) : 0;
+	if (boot_cpu_has(X86_FEATURE_XSAVES))
+		rdmsrq(MSR_IA32_XSS, host->xss);
+	host->xcr0_kept = host->xss ? 0 : host->xcr0;
 	host->cs = __KERNEL_CS;
 	host->ss = __KERNEL_DS;
 	host->tr = GDT_ENTRY_TSS * 8;
@@ -118,7 +121,17 @@ unsigned long kvm_rs_current_cr4(void)
 	return cr4_read_shadow();
 }
 
-void kvm_rs_xsetbv(u64 value)
+/**
+ * kvm_rs_load_xstate() - Change the components that XSAVE and XSAVES handle
+ * @from:	What is in the registers
+ * @to:		What is to be there
+ *
+ * Context: Interrupts off, until the host's are back.
+ */
+void kvm_rs_load_xstate(const struct kvm_rs_xstate *from, const struct kvm_rs_xstate *to)
 {
-	xsetbv(XCR_XFEATURE_ENABLED_MASK, value);
+	if (to->xcr0 != from->xcr0)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, to->xcr0);
+	if (to->xss != from->xss)
+		wrmsrq(MSR_IA32_XSS, to->xss);
 }

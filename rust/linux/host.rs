@@ -7,7 +7,8 @@ use crate::bindings;
 pub(crate) use crate::bindings::{
     kvm_rs_host_constants as HostConstants,
     kvm_rs_host_percpu as HostPerCpu,
-    kvm_rs_host_segments as HostSegments, //
+    kvm_rs_host_segments as HostSegments,
+    kvm_rs_xstate as Xstate, //
 };
 
 use super::preempt::PreemptGuard;
@@ -59,15 +60,15 @@ pub(crate) fn cr4() -> u64 {
     unsafe { bindings::kvm_rs_current_cr4() as u64 }
 }
 
-/// Loads XCR0.
+/// Changes XCR0 and IA32_XSS from what they are to something else.
 ///
 /// # Safety
 ///
-/// The CPU must support XSAVE and all of `value`, and interrupts must stay off until the host's own
-/// value is back.
-pub(crate) unsafe fn xsetbv(value: u64) {
+/// The CPU must support XSAVE and all of `to`, `from` must be what is there, and interrupts must stay off
+/// until the host's own values are back.
+pub(crate) unsafe fn load_xstate(from: &Xstate, to: &Xstate) {
     // SAFETY: By the function's requirement.
-    unsafe { bindings::kvm_rs_xsetbv(value) };
+    unsafe { bindings::kvm_rs_load_xstate(from, to) };
 }
 
 /// Loads DR0 to DR3 with the guest's addresses, the host's breakpoints disarmed.

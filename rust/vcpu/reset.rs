@@ -108,6 +108,9 @@ pub(super) fn set_up(
     if let Some(vpid) = vpid {
         vmcs.write(field::VIRTUAL_PROCESSOR_ID, vpid);
     }
+    if capabilities.has_secondary(secondary::ENABLE_XSAVES) {
+        vmcs.write(field::XSS_EXITING_BITMAP, 0);
+    }
     if capabilities.has_secondary(secondary::ENCLS_EXITING) {
         // No guest has SGX.
         vmcs.write(field::ENCLS_EXITING_BITMAP, !0);
@@ -145,6 +148,9 @@ pub(super) fn set_secondary(
     }
     if !state.features.has(Feature::INVPCID) {
         controls &= !secondary::ENABLE_INVPCID;
+    }
+    if !state.features.has(Feature::XSAVES) {
+        controls &= !secondary::ENABLE_XSAVES;
     }
     if state.features.has(Feature::RDRAND) {
         controls &= !secondary::RDRAND_EXITING;

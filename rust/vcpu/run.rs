@@ -39,7 +39,10 @@ use crate::{
     linux::{
         fpu,
         guest,
-        host,
+        host::{
+            self,
+            Xstate, //
+        },
         preempt::{
             IrqGuard,
             PreemptGuard, //
@@ -64,11 +67,14 @@ use crate::{
         },
         vmcs::CurrentVmcs, //
     },
-    x86::control_regs::{
-        rules,
-        Cr4,
-        Dr6,
-        Rflags, //
+    x86::{
+        control_regs::{
+            rules,
+            Cr4,
+            Dr6,
+            Rflags, //
+        },
+        cpuid::Feature, //
     }, //
 };
 use kernel::prelude::*;
@@ -372,11 +378,11 @@ fn enter_once(
     tracing::entry(vcpu, vmcs);
     state.host.refresh(vmcs);
     fpu::sync();
-    let xcr0 = state.guest_xcr0(vm, vmcs);
-    if let Some(xcr0) = xcr0 {
+    let xstate = state.guest_xstate(vm, vmcs);
+    if let Some((own, of_guest)) = &xstate {
         // SAFETY: The guest's XCR0 was checked against what the host supports, and interrupts stay
         // off until the host's is back.
-        unsafe { host::xsetbv(xcr0) };
+        unsafe { host::load_xstate(own, of_guest) };
     }
     if !state.entry_work.is_none() {
         state.do_entry_work(vmcs);
@@ -410,9 +416,9 @@ fn enter_once(
         }
     }
     doorbell.leave();
-    if xcr0.is_some() {
-        // SAFETY: It is the value that the host had.
-        unsafe { host::xsetbv(vm.host().xcr0) };
+    if let Some((own, of_guest)) = &xstate {
+        // SAFETY: These are the values that the host had.
+        unsafe { host::load_xstate(of_guest, own) };
     }
     let outcome = match result {
         Ok(reason) => {
@@ -480,13 +486,30 @@ impl State {
         }
     }
 
-    /// Returns XCR0 if the guest runs with another than the host.
+    /// Returns the host's and the guest's XCR0 and IA32_XSS if the guest runs with others than the host.
     #[inline]
-    fn guest_xcr0(&self, vm: &Vm, vmcs: &CurrentVmcs<'_>) -> Option<u64> {
-        let value = self.xcr0.value();
+    fn guest_xstate(&self, vm: &Vm, vmcs: &CurrentVmcs<'_>) -> Option<(Xstate, Xstate)> {
+        if self.xcr0.value() == vm.host().xcr0_kept {
+            return None;
+        }
         // The VMM owns OSXSAVE: the guest's is in the shadow.
-        let enabled = || vmcs.read(field::CR4_READ_SHADOW).0 & Cr4::OSXSAVE.value() != 0;
-        (value != vm.host().xcr0 && enabled()).then_some(value)
+        if vmcs.read(field::CR4_READ_SHADOW).0 & Cr4::OSXSAVE.value() == 0 {
+            return None;
+        }
+        let own = Xstate {
+            xcr0: vm.host().xcr0,
+            xss: vm.host().xss,
+        };
+        let of_guest = Xstate {
+            xcr0: self.xcr0.value(),
+            // No guest has any supervisor component.
+            xss: if self.features.has(Feature::XSAVES) {
+                0
+            } else {
+                own.xss
+            },
+        };
+        Some((own, of_guest))
     }
 
     /// Returns whether the guest could take an interrupt of the client's own interrupt controller now.

@@ -159,6 +159,8 @@ pub(crate) mod secondary {
     pub(crate) const ENCLS_EXITING: u32 = 1 << 15;
     /// RDSEED exits.
     pub(crate) const RDSEED_EXITING: u32 = 1 << 16;
+    /// The guest may use XSAVES and XRSTORS.
+    pub(crate) const ENABLE_XSAVES: u32 = 1 << 20;
     /// The TSC that the guest reads is multiplied by `TSC_MULTIPLIER` first.
     pub(crate) const USE_TSC_SCALING: u32 = 1 << 25;
     /// Written pages are logged.
@@ -238,6 +240,7 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP
         | secondary::ENABLE_INVPCID
+        | secondary::ENABLE_XSAVES
         | secondary::ENABLE_PML
         | secondary::USE_TSC_SCALING
         | secondary::PAUSE_LOOP_EXITING

@@ -156,6 +156,8 @@ fields! {
     APIC_ACCESS_ADDRESS: u64 = 0x2014;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
+    /// For which components of IA32_XSS XSAVES and XRSTORS exit.
+    XSS_EXITING_BITMAP: u64 = 0x202c;
     /// Which leaves of ENCLS exit.
     ENCLS_EXITING_BITMAP: u64 = 0x202e;
     /// What the TSC is multiplied by, with 48 bits behind the point.

@@ -182,7 +182,6 @@ const SAVED: &[(u32, Condition)] = &[
     (SPEC_CTRL, |f| {
         f.has(Feature::SPEC_CTRL) || f.has(Feature::AMD_IBRS)
     }),
-    (XSS, |f| f.has(Feature::XSAVES)),
     (DEBUGCTL, always),
     (LAST_BRANCH_FROM, always),
     (LAST_BRANCH_TO, always),

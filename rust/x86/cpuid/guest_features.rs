@@ -92,6 +92,10 @@ fn guest_features(entries: &[CpuidEntry], model: &Model) -> Features {
         let (leaf, index, reg) = word.location();
         find(entries, leaf, index).map_or(0, |entry| entry.get(reg) & known.word(word))
     });
+    // Who has no CR4.OSXSAVE cannot be kept from XSAVES by it.
+    if !features.has(Feature::XSAVE) {
+        features.set(Feature::XSAVES, false);
+    }
     // The CPU walks the guest's tables under EPT and takes 1 GiB pages if it has them itself.
     if model.supported.ept {
         features.set(Feature::GBPAGES, model.features.has(Feature::GBPAGES));
