@@ -516,7 +516,7 @@ impl Vm {
     ///
     /// Another VM may be there with this number: it lives on by a vCPU's file. Then this one is not
     /// shown, nor is it if there is no memory for that.
-    pub(crate) fn show<'a>(&self, fd: u32, statistics: impl Iterator<Item = (&'a str, Source)>) {
+    pub(crate) fn show<'a>(&self, fd: u32, statistics: impl Iterator<Item = (&'a CStr, Source)>) {
         let root = &self.hypervisor.debugfs;
         let shown = Shown::new(root, self.creator, fd, &self.counters(), statistics);
         *self.shown.lock() = shown.ok();

@@ -99,7 +99,7 @@ impl Kind {
 
 /// A value of the statistics of a `T`.
 struct Stat<T> {
-    name: &'static str,
+    name: &'static CStr,
     kind: Kind,
     value: Values<T>,
 }
@@ -111,8 +111,8 @@ enum Values<T> {
 }
 
 impl<T> Stat<T> {
-    const fn cumulative(name: &'static str, value: fn(&T) -> u64) -> Self {
-        assert!(name.len() < NAME_SIZE);
+    const fn cumulative(name: &'static CStr, value: fn(&T) -> u64) -> Self {
+        assert!(name.to_bytes().len() < NAME_SIZE);
         Self {
             name,
             kind: Kind::Cumulative,
@@ -120,8 +120,8 @@ impl<T> Stat<T> {
         }
     }
 
-    const fn nanoseconds(name: &'static str, value: fn(&T) -> u64) -> Self {
-        assert!(name.len() < NAME_SIZE);
+    const fn nanoseconds(name: &'static CStr, value: fn(&T) -> u64) -> Self {
+        assert!(name.to_bytes().len() < NAME_SIZE);
         Self {
             name,
             kind: Kind::Nanoseconds,
@@ -129,8 +129,8 @@ impl<T> Stat<T> {
         }
     }
 
-    const fn boolean(name: &'static str, value: fn(&T) -> u64) -> Self {
-        assert!(name.len() < NAME_SIZE);
+    const fn boolean(name: &'static CStr, value: fn(&T) -> u64) -> Self {
+        assert!(name.to_bytes().len() < NAME_SIZE);
         Self {
             name,
             kind: Kind::Boolean,
@@ -138,8 +138,8 @@ impl<T> Stat<T> {
         }
     }
 
-    const fn histogram(name: &'static str, value: fn(&T, usize) -> u64) -> Self {
-        assert!(name.len() < NAME_SIZE);
+    const fn histogram(name: &'static CStr, value: fn(&T, usize) -> u64) -> Self {
+        assert!(name.to_bytes().len() < NAME_SIZE);
         Self {
             name,
             kind: Kind::Histogram,
@@ -147,8 +147,8 @@ impl<T> Stat<T> {
         }
     }
 
-    const fn instant(name: &'static str, value: fn(&T) -> u64) -> Self {
-        assert!(name.len() < NAME_SIZE);
+    const fn instant(name: &'static CStr, value: fn(&T) -> u64) -> Self {
+        assert!(name.to_bytes().len() < NAME_SIZE);
         Self {
             name,
             kind: Kind::Instant,
@@ -169,93 +169,95 @@ impl<T> Stat<T> {
 
 /// The statistics of a VM.
 static VM: &[Stat<Counters>] = &[
-    Stat::cumulative("remote_tlb_flush", |vm| vm.vcpus.flushes().kicked),
-    Stat::cumulative("remote_tlb_flush_requests", |vm| {
+    Stat::cumulative(c"remote_tlb_flush", |vm| vm.vcpus.flushes().kicked),
+    Stat::cumulative(c"remote_tlb_flush_requests", |vm| {
         vm.vcpus.flushes().requested
     }),
-    Stat::instant("nx_lpage_splits", |vm| vm.entries.splits_for_execution()),
-    Stat::instant("pages_4k", |vm| vm.entries.mapped().pages_4k),
-    Stat::instant("pages_2m", |vm| vm.entries.mapped().pages_2m),
-    Stat::instant("pages_1g", |vm| vm.entries.mapped().pages_1g),
+    Stat::instant(c"nx_lpage_splits", |vm| vm.entries.splits_for_execution()),
+    Stat::instant(c"pages_4k", |vm| vm.entries.mapped().pages_4k),
+    Stat::instant(c"pages_2m", |vm| vm.entries.mapped().pages_2m),
+    Stat::instant(c"pages_1g", |vm| vm.entries.mapped().pages_1g),
 ];
 
 /// The statistics of a vCPU.
 static VCPU: &[Stat<Vcpu>] = &[
-    Stat::cumulative("halt_successful_poll", |vcpu| {
+    Stat::cumulative(c"halt_successful_poll", |vcpu| {
         vcpu.events(Event::HaltSuccessfulPoll)
     }),
-    Stat::cumulative("halt_attempted_poll", |vcpu| {
+    Stat::cumulative(c"halt_attempted_poll", |vcpu| {
         vcpu.events(Event::HaltAttemptedPoll)
     }),
     // Each end of a halt is one of the vCPU's.
-    Stat::cumulative("halt_poll_invalid", |_| 0),
-    Stat::cumulative("halt_wakeup", |vcpu| vcpu.events(Event::HaltWakeup)),
-    Stat::nanoseconds("halt_poll_success_ns", |vcpu| {
+    Stat::cumulative(c"halt_poll_invalid", |_| 0),
+    Stat::cumulative(c"halt_wakeup", |vcpu| vcpu.events(Event::HaltWakeup)),
+    Stat::nanoseconds(c"halt_poll_success_ns", |vcpu| {
         vcpu.events(Event::HaltPollSuccessNs)
     }),
-    Stat::nanoseconds("halt_poll_fail_ns", |vcpu| {
+    Stat::nanoseconds(c"halt_poll_fail_ns", |vcpu| {
         vcpu.events(Event::HaltPollFailNs)
     }),
-    Stat::nanoseconds("halt_wait_ns", |vcpu| vcpu.events(Event::HaltWaitNs)),
-    Stat::histogram("halt_poll_success_hist", |vcpu, bucket| {
+    Stat::nanoseconds(c"halt_wait_ns", |vcpu| vcpu.events(Event::HaltWaitNs)),
+    Stat::histogram(c"halt_poll_success_hist", |vcpu, bucket| {
         vcpu.bucket(Histogram::HaltPollSuccess, bucket)
     }),
-    Stat::histogram("halt_poll_fail_hist", |vcpu, bucket| {
+    Stat::histogram(c"halt_poll_fail_hist", |vcpu, bucket| {
         vcpu.bucket(Histogram::HaltPollFail, bucket)
     }),
-    Stat::histogram("halt_wait_hist", |vcpu, bucket| {
+    Stat::histogram(c"halt_wait_hist", |vcpu, bucket| {
         vcpu.bucket(Histogram::HaltWait, bucket)
     }),
-    Stat::boolean("blocking", |vcpu| u64::from(vcpu.is_blocking())),
-    Stat::cumulative("directed_yield_attempted", |vcpu| {
+    Stat::boolean(c"blocking", |vcpu| u64::from(vcpu.is_blocking())),
+    Stat::cumulative(c"directed_yield_attempted", |vcpu| {
         vcpu.events(Event::DirectedYieldAttempted)
     }),
-    Stat::cumulative("directed_yield_successful", |vcpu| {
+    Stat::cumulative(c"directed_yield_successful", |vcpu| {
         vcpu.events(Event::DirectedYieldSuccessful)
     }),
-    Stat::cumulative("pf_taken", |vcpu| vcpu.exits(reason::EPT_VIOLATION)),
-    Stat::cumulative("pf_fixed", |vcpu| vcpu.events(Event::FaultFixed)),
-    Stat::cumulative("pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
-    Stat::cumulative("pf_spurious", |vcpu| vcpu.events(Event::FaultSpurious)),
-    Stat::cumulative("pf_fast", |vcpu| vcpu.events(Event::FaultFast)),
-    Stat::cumulative("pf_mmio_spte_created", |vcpu| {
+    Stat::cumulative(c"pf_taken", |vcpu| vcpu.exits(reason::EPT_VIOLATION)),
+    Stat::cumulative(c"pf_fixed", |vcpu| vcpu.events(Event::FaultFixed)),
+    Stat::cumulative(c"pf_emulate", |vcpu| vcpu.events(Event::FaultEmulated)),
+    Stat::cumulative(c"pf_spurious", |vcpu| vcpu.events(Event::FaultSpurious)),
+    Stat::cumulative(c"pf_fast", |vcpu| vcpu.events(Event::FaultFast)),
+    Stat::cumulative(c"pf_mmio_spte_created", |vcpu| {
         vcpu.events(Event::MmioRemembered)
     }),
-    Stat::cumulative("pf_guest", |vcpu| vcpu.events(Event::FaultOfGuest)),
-    Stat::cumulative("tlb_flush", |vcpu| vcpu.events(Event::TlbFlush)),
-    Stat::cumulative("invlpg", |vcpu| vcpu.events(Event::Invalidated)),
-    Stat::cumulative("l1d_flush", Vcpu::l1d_flushes),
-    Stat::cumulative("exits", Vcpu::all_exits),
-    Stat::cumulative("io_exits", |vcpu| vcpu.exits(reason::IO)),
-    Stat::cumulative("mmio_exits", |vcpu| vcpu.events(Event::MmioExit)),
-    Stat::cumulative("signal_exits", |vcpu| vcpu.events(Event::SignalExit)),
-    Stat::cumulative("irq_window_exits", |vcpu| {
+    Stat::cumulative(c"pf_guest", |vcpu| vcpu.events(Event::FaultOfGuest)),
+    Stat::cumulative(c"tlb_flush", |vcpu| vcpu.events(Event::TlbFlush)),
+    Stat::cumulative(c"invlpg", |vcpu| vcpu.events(Event::Invalidated)),
+    Stat::cumulative(c"l1d_flush", Vcpu::l1d_flushes),
+    Stat::cumulative(c"exits", Vcpu::all_exits),
+    Stat::cumulative(c"io_exits", |vcpu| vcpu.exits(reason::IO)),
+    Stat::cumulative(c"mmio_exits", |vcpu| vcpu.events(Event::MmioExit)),
+    Stat::cumulative(c"signal_exits", |vcpu| vcpu.events(Event::SignalExit)),
+    Stat::cumulative(c"irq_window_exits", |vcpu| {
         vcpu.exits(reason::INTERRUPT_WINDOW)
     }),
-    Stat::cumulative("nmi_window_exits", |vcpu| vcpu.exits(reason::NMI_WINDOW)),
-    Stat::cumulative("halt_exits", |vcpu| vcpu.exits(reason::HLT)),
-    Stat::cumulative("request_irq_exits", |vcpu| vcpu.events(Event::WindowToUser)),
-    Stat::cumulative("irq_exits", |vcpu| vcpu.exits(reason::EXTERNAL_INTERRUPT)),
-    Stat::cumulative("host_state_reload", |vcpu| vcpu.host_switch().reloads()),
-    Stat::cumulative("fpu_reload", |vcpu| vcpu.events(Event::FpuReloaded)),
-    Stat::cumulative("insn_emulation", |vcpu| vcpu.events(Event::Emulated)),
-    Stat::cumulative("insn_emulation_fail", |vcpu| {
+    Stat::cumulative(c"nmi_window_exits", |vcpu| vcpu.exits(reason::NMI_WINDOW)),
+    Stat::cumulative(c"halt_exits", |vcpu| vcpu.exits(reason::HLT)),
+    Stat::cumulative(c"request_irq_exits", |vcpu| {
+        vcpu.events(Event::WindowToUser)
+    }),
+    Stat::cumulative(c"irq_exits", |vcpu| vcpu.exits(reason::EXTERNAL_INTERRUPT)),
+    Stat::cumulative(c"host_state_reload", |vcpu| vcpu.host_switch().reloads()),
+    Stat::cumulative(c"fpu_reload", |vcpu| vcpu.events(Event::FpuReloaded)),
+    Stat::cumulative(c"insn_emulation", |vcpu| vcpu.events(Event::Emulated)),
+    Stat::cumulative(c"insn_emulation_fail", |vcpu| {
         vcpu.events(Event::EmulationFailed)
     }),
-    Stat::cumulative("hypercalls", |vcpu| vcpu.exits(reason::VMCALL)),
-    Stat::cumulative("irq_injections", |vcpu| {
+    Stat::cumulative(c"hypercalls", |vcpu| vcpu.exits(reason::VMCALL)),
+    Stat::cumulative(c"irq_injections", |vcpu| {
         vcpu.events(Event::InterruptInjected)
     }),
-    Stat::cumulative("nmi_injections", |vcpu| vcpu.events(Event::NmiInjected)),
-    Stat::cumulative("req_event", |vcpu| vcpu.events(Event::DeliveryRequested)),
+    Stat::cumulative(c"nmi_injections", |vcpu| vcpu.events(Event::NmiInjected)),
+    Stat::cumulative(c"req_event", |vcpu| vcpu.events(Event::DeliveryRequested)),
     // No guest has guests, and none has a time within which it must let events in.
-    Stat::cumulative("nested_run", |_| 0),
-    Stat::boolean("guest_mode", |_| 0),
-    Stat::cumulative("notify_window_exits", |_| 0),
+    Stat::cumulative(c"nested_run", |_| 0),
+    Stat::boolean(c"guest_mode", |_| 0),
+    Stat::cumulative(c"notify_window_exits", |_| 0),
 ];
 
 /// Returns all statistics for debugfs: those of a VM, and those of its vCPUs.
-pub(super) fn for_debugfs() -> impl Iterator<Item = (&'static str, Source)> {
+pub(super) fn for_debugfs() -> impl Iterator<Item = (&'static CStr, Source)> {
     let of_vm = VM
         .iter()
         .filter_map(|stat| Some((stat.name, Source::Vm(stat.single()?))));
@@ -405,7 +407,7 @@ fn read<T>(
         part.put(&(here as u32).to_ne_bytes())?;
         // Only linear histograms have a bucket size.
         part.put(&0u32.to_ne_bytes())?;
-        part.put_name(stat.name.as_bytes())?;
+        part.put_name(stat.name.to_bytes())?;
     }
     for stat in stats.iter().take(count) {
         for index in 0..stat.kind.size() {

@@ -648,11 +648,15 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
     }
 
     /// Empties the entry; what it held becomes a debt of the guard.
+    #[inline]
     pub(crate) fn take_out(&self) {
         // Only the processor changes the entry meanwhile, and only its accessed and dirty bits.
-        if self.bits.load(Relaxed) == 0 {
-            return;
+        if self.bits.load(Relaxed) != 0 {
+            self.take_out_used();
         }
+    }
+
+    fn take_out_used(&self) {
         let bits = self.bits.xchg(0, Full);
         match F::decode(bits, self.level) {
             // Processors cache nothing of these.

@@ -73,10 +73,9 @@ fn show(value: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 type Files = KVec<Pin<KBox<File<Value>>>>;
 
 /// Adds a file.
-fn add(files: &mut Files, dir: &Dir, name: &str, value: Value) -> Result {
-    let name = CString::try_from_fmt(fmt!("{name}"))?;
+fn add(files: &mut Files, dir: &Dir, name: &CStr, value: Value) -> Result {
     let file = KBox::pin_init(
-        dir.read_callback_file(&name, value, &show),
+        dir.read_callback_file(name, value, &show),
         GFP_KERNEL_ACCOUNT,
     )?;
     files.push(file, GFP_KERNEL_ACCOUNT)?;
@@ -105,7 +104,7 @@ impl Shown {
         pid: i32,
         fd: u32,
         counters: &Counters,
-        statistics: impl Iterator<Item = (&'a str, Source)>,
+        statistics: impl Iterator<Item = (&'a CStr, Source)>,
     ) -> Result<Self> {
         let folder = root.folder(pid, fd)?;
         let mut files = KVec::new();
@@ -134,18 +133,18 @@ impl Shown {
         let dir = dir.subdir(&name);
         let mut files = KVec::new();
         let mut file = |name, get| add(&mut files, &dir, name, Value::Vcpu(vcpu.view(), get));
-        file("pid", |view| i64::from(view.pid()))?;
+        file(c"pid", |view| i64::from(view.pid()))?;
         // No guest has guests.
-        file("guest_mode", |_| 0)?;
+        file(c"guest_mode", |_| 0)?;
         // CAST: It is meant as a signed number, the ratio below has its top bit clear.
-        file("tsc-offset", |view| view.tsc_offset() as i64)?;
+        file(c"tsc-offset", |view| view.tsc_offset() as i64)?;
         if vcpu.controller().is_some() {
             // Timers of the local APIC expire when they are due.
-            file("lapic_timer_advance_ns", |_| 0)?;
+            file(c"lapic_timer_advance_ns", |_| 0)?;
         }
         if tsc::can_scale(capabilities) {
-            file("tsc-scaling-ratio", |view| view.tsc_ratio() as i64)?;
-            file("tsc-scaling-ratio-frac-bits", |_| i64::from(tsc::FRACTION))?;
+            file(c"tsc-scaling-ratio", |view| view.tsc_ratio() as i64)?;
+            file(c"tsc-scaling-ratio-frac-bits", |_| i64::from(tsc::FRACTION))?;
         }
         self.vcpus.push(
             VcpuFolder {
