@@ -17,6 +17,7 @@ mod async_page;
 mod context;
 pub(crate) mod control;
 pub(crate) mod debug;
+pub(crate) mod disabled_exits;
 mod emulation;
 mod entry_work;
 pub(crate) mod event_state;
@@ -233,6 +234,7 @@ impl Vcpu {
             signal_mask: None,
             runner: None,
         };
+        owned.state.disabled_exits = settings.disabled_exits();
         let scheduling = Scheduling::new(doorbell.clone());
         let view = owned.state.view.clone();
         let number = vpid.as_ref().map(Vpid::number);

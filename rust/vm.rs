@@ -64,7 +64,10 @@ use self::{
 use crate::{
     hypervisor::Hypervisor,
     linux::{
-        cpu_call::tsc_khz,
+        cpu_call::{
+            exits_to_disable,
+            tsc_khz, //
+        },
         host::HostConstants,
         task::PreemptNotifiers, //
     },
@@ -328,6 +331,19 @@ impl Vm {
             .ok()
             .filter(|&id| id <= max)
             .ok_or(EINVAL)?;
+        Ok(())
+    }
+
+    /// Does without the exits that KVM_X86_DISABLE_EXITS_* names, before there is a vCPU.
+    ///
+    /// `EINVAL` for one that is not possible on this CPU, and after a vCPU was created.
+    pub(crate) fn disable_exits(&self, exits: u64) -> Result {
+        let exits = u32::try_from(exits).map_err(|_| EINVAL)?;
+        let config = self.config.lock();
+        if exits & !exits_to_disable() != 0 || config.created > 0 {
+            return Err(EINVAL);
+        }
+        self.settings.disable_exits(exits);
         Ok(())
     }
 

@@ -11,7 +11,10 @@ use crate::{
     bindings::*,
     hypervisor::Hypervisor,
     irqchip::routing::MAX_ROUTES,
-    linux::cpu_call::online_cpus,
+    linux::cpu_call::{
+        exits_to_disable,
+        online_cpus, //
+    },
     memory::MAX_RING_BYTES,
     vcpu::{
         guest_debug,
@@ -134,6 +137,7 @@ pub(super) fn check(hypervisor: &Hypervisor, capability: usize) -> i32 {
         // Bits, one for each kind of VM: only the default one.
         KVM_CAP_VM_TYPES => 1 << KVM_X86_DEFAULT_VM,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => 1,
+        KVM_CAP_X86_DISABLE_EXITS => exits_to_disable() as i32,
         // CAST: A few bits, and small numbers.
         KVM_CAP_X2APIC_API => X2APIC_API as i32,
         KVM_CAP_DISABLE_QUIRKS2 => quirks(hypervisor.self_snoop) as i32,

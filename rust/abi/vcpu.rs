@@ -393,6 +393,9 @@ fn set_mp_state(vcpu: &Vcpu, owned: &mut Owned, value: u32) -> Result {
         vcpu.forget_unhalt();
     }
     owned.state.mp_state = state;
+    if state != MpState::Halted {
+        owned.with_vmcs(|vmcs, state| state.end_hlt(vmcs));
+    }
     vcpu.doorbell().set(Request::Event);
     Ok(())
 }

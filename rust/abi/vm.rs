@@ -340,6 +340,7 @@ fn enable(vm: &Vm, capability: &kvm_enable_cap) -> Result<isize> {
             let ns = u32::try_from(argument).map_err(|_| EINVAL)?;
             vm.settings().set_halt_poll_ns(ns);
         }
+        KVM_CAP_X86_DISABLE_EXITS => vm.disable_exits(argument)?,
         KVM_CAP_X2APIC_API => vm.enable_x2apic_api(argument)?,
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => vm.set_bus_cycle_ns(argument)?,
         KVM_CAP_EXIT_HYPERCALL => {

@@ -5,6 +5,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/entry-virt.h>
 #include <linux/irqflags.h>
+#include <linux/kvm.h>
 #include <linux/list.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
@@ -203,6 +204,27 @@ unsigned int kvm_rs_online_cpus(void)
 bool kvm_rs_cpu_has_vmx(void)
 {
 	return cpu_has(&boot_cpu_data, X86_FEATURE_VMX);
+}
+
+/**
+ * kvm_rs_exits_to_disable() - Which exits can guests do without on this CPU?
+ *
+ * A guest may wait by MWAIT only if that wakes as it should, and the timer of the local APIC goes on in
+ * every state to which that leads.
+ *
+ * Return: KVM_X86_DISABLE_EXITS_*
+ */
+u32 kvm_rs_exits_to_disable(void)
+{
+	u32 exits = KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_HLT |
+		    KVM_X86_DISABLE_EXITS_CSTATE;
+
+	if (boot_cpu_has(X86_FEATURE_APERFMPERF))
+		exits |= KVM_X86_DISABLE_EXITS_APERFMPERF;
+	if (boot_cpu_has(X86_FEATURE_MWAIT) && !boot_cpu_has_bug(X86_BUG_MONITOR) &&
+	    boot_cpu_has(X86_FEATURE_ARAT))
+		exits |= KVM_X86_DISABLE_EXITS_MWAIT;
+	return exits;
 }
 
 /**

@@ -72,6 +72,7 @@ bool kvm_rs_system_is_going_down(void);
 void kvm_rs_on_each_cpu(void (*function)(void *data));
 unsigned int kvm_rs_online_cpus(void);
 bool kvm_rs_cpu_has_vmx(void);
+u32 kvm_rs_exits_to_disable(void);
 u32 kvm_rs_feature_word(unsigned long index);
 int kvm_rs_virt_get(void);
 void kvm_rs_virt_put(void);

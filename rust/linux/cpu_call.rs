@@ -108,6 +108,12 @@ pub(crate) fn has_vmx() -> bool {
     unsafe { bindings::kvm_rs_cpu_has_vmx() }
 }
 
+/// Returns the exits that guests can do without on this CPU, as KVM_X86_DISABLE_EXITS_*.
+pub(crate) fn exits_to_disable() -> u32 {
+    // SAFETY: Reading what the kernel knows of the CPU has no preconditions.
+    unsafe { bindings::kvm_rs_exits_to_disable() }
+}
+
 /// Returns whether the kernel knows and uses the feature.
 pub(crate) fn has(feature: Feature) -> bool {
     feature_word(feature.word().kernel_word()) & feature.mask() != 0

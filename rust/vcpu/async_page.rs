@@ -279,7 +279,8 @@ impl Owned {
         // With interrupts off, not even they could end a wait.
         let (open, told) =
             self.with_vmcs(|vmcs, state| (state.takes_interrupts(vmcs), state.can_be_told(vmcs)));
-        if !open {
+        // Nor is it known here whether the guest waits, if HLT does not exit.
+        if !open || !told && self.state.disabled_exits.hlt() {
             return false;
         }
         let pages = &mut self.state.async_pages;

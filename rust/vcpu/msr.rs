@@ -441,6 +441,8 @@ impl State {
             pred_cmd: commands(Command::PredictionBarrier),
             flush_cmd: commands(Command::FlushL1d),
             x2apic_tpr: self.accesses == Accesses::X2apic,
+            cstates: self.disabled_exits.cstates(),
+            aperf_mperf: self.disabled_exits.aperf_mperf(),
         }
     }
 

@@ -5,6 +5,7 @@
 use super::{
     context::Context,
     control,
+    pv::Feature,
     reset,
     state::{
         State,
@@ -38,6 +39,7 @@ use crate::{
             Xcr0, //
         },
         cpuid::{
+            hide_kvm_feature,
             CpuidEntry,
             GuestFeatures,
             Runtime, //
@@ -217,6 +219,11 @@ impl Owned {
     pub(crate) fn set_cpuid(&mut self, vm: &Vm, vcpu: &Vcpu, entries: KVVec<CpuidEntry>) -> Result {
         let hypervisor = vm.hypervisor();
         let has_vpid = vcpu.vpid().is_some();
+        let mut entries = entries;
+        if self.state.disabled_exits.hlt() {
+            // One that waits in its guest cannot be woken by a hypercall.
+            hide_kvm_feature(&mut entries, 1 << Feature::Unhalt as u32);
+        }
         let runtime = self.with_vmcs(|vmcs, state| state.cpuid_runtime(vm, vcpu, vmcs));
         let frozen = self.state.has_run;
         let layout = &hypervisor.model.layout;

@@ -78,10 +78,12 @@ pub(super) fn set_up(
     if let Some(page) = registers.filter(|_| capabilities.tpr_shadow()) {
         state.tpr_shadow = TprShadow::attach(vmcs, page);
     }
-    if registers.is_some() && state.restricted.is_none() {
+    let exits = state.disabled_exits;
+    // What waits by MWAIT may wait in a state in which the CPU's timer stands.
+    if registers.is_some() && state.restricted.is_none() && !exits.mwait() {
         state.timer = PreemptionTimer::attach(vmcs, capabilities);
     }
-    state.primary = state.tpr_shadow.primary(capabilities.primary());
+    state.primary = exits.primary(state.tpr_shadow.primary(capabilities.primary()));
     vmcs.write(field::PRIMARY_CONTROLS, state.primary);
     set_secondary(hypervisor, vmcs, state, vpid.is_some());
     vmcs.write(field::VM_EXIT_CONTROLS, capabilities.exit());
@@ -137,6 +139,7 @@ pub(super) fn set_secondary(
     let mut controls = state
         .accesses
         .secondary(hypervisor.capabilities.secondary());
+    controls = state.disabled_exits.secondary(controls);
     if !has_vpid {
         controls &= !secondary::ENABLE_VPID;
     }

@@ -8,6 +8,7 @@
 use super::{
     async_page::AsyncPages,
     debug::DebugRegisters,
+    disabled_exits::DisabledExits,
     entry_work::EntryWork,
     events::Events,
     guest_debug::GuestDebug,
@@ -189,6 +190,8 @@ pub(crate) struct State {
     pub(crate) guest_owned: GuestOwned,
     /// What the guest believes where hardware has something else; none on an unrestricted CPU.
     pub(crate) restricted: Option<KBox<Restricted>>,
+    /// Exits that the client does without.
+    pub(crate) disabled_exits: DisabledExits,
     /// The primary controls as the VMCS has them.
     pub(crate) primary: u32,
     /// Whether the vCPU runs.
@@ -273,6 +276,7 @@ impl State {
                 Some(nonpaged) => Some(KBox::new(Restricted::new(nonpaged), GFP_KERNEL_ACCOUNT)?),
                 None => None,
             },
+            disabled_exits: DisabledExits::default(),
             primary: 0,
             mp_state: MpState::Runnable,
             poll_time: PollTime::default(),

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     bindings,
-    lapic::DirectedEoi, //
+    lapic::DirectedEoi,
+    vcpu::disabled_exits::DisabledExits, //
 };
 use core::num::NonZeroU64;
 use kernel::{
@@ -113,6 +114,8 @@ pub(crate) struct Settings {
     bus_cycle_ns: Atomic<u64>,
     /// The longest time that halted vCPUs poll, in nanoseconds, or [`NOT_SET`].
     halt_poll_ns: Atomic<u64>,
+    /// Exits that the client does without, as KVM_X86_DISABLE_EXITS_*.
+    disabled_exits: Atomic<u32>,
     /// Hypercalls that go to the client, a bit for each number.
     user_hypercalls: Atomic<u32>,
     #[pin]
@@ -128,6 +131,7 @@ impl Settings {
             platform_info_hidden: Atomic::new(0),
             exit_on_emulation_failure: Atomic::new(0),
             suppression: Atomic::new(0),
+            disabled_exits: Atomic::new(0),
             bus_cycle_ns: Atomic::new(1),
             halt_poll_ns: Atomic::new(NOT_SET),
             user_hypercalls: Atomic::new(0),
@@ -193,6 +197,17 @@ impl Settings {
             X2APIC_API_NO_SUPPRESS => Some(DirectedEoi::Hidden),
             _ => None,
         }
+    }
+
+    /// Returns the exits that the client does without.
+    pub(crate) fn disabled_exits(&self) -> DisabledExits {
+        DisabledExits::new(self.disabled_exits.load(Relaxed))
+    }
+
+    /// Adds exits that the client does without, for new vCPUs. To be called by one thread at a time.
+    pub(super) fn disable_exits(&self, exits: u32) {
+        let old = self.disabled_exits.load(Relaxed);
+        self.disabled_exits.store(old | exits, Relaxed);
     }
 
     /// Returns the longest time that halted vCPUs poll, in nanoseconds, if the client set it.

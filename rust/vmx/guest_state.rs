@@ -22,6 +22,9 @@ pub(crate) const BLOCKING_BY_MOV_SS: u32 = 1 << 1;
 /// Interruptibility: an NMI is being handled.
 pub(crate) const BLOCKING_BY_NMI: u32 = 1 << 3;
 
+/// In the activity state: in HLT.
+pub(crate) const ACTIVITY_HLT: u32 = 1;
+
 /// The four fields of a segment register.
 struct Fields {
     selector: Field<u16>,

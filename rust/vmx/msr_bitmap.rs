@@ -36,6 +36,12 @@ const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
 const FLUSH_CMD: u32 = 0x10b;
 
+/// MSR_CORE_C1_RES, MSR_CORE_C3_RESIDENCY, MSR_CORE_C6_RESIDENCY and MSR_CORE_C7_RESIDENCY.
+const CSTATES: &[u32] = &[0x660, 0x3fc, 0x3fd, 0x3fe];
+
+/// IA32_MPERF and IA32_APERF.
+const APERF_MPERF: &[u32] = &[0xe7, 0xe8];
+
 /// The x2APIC's TPR.
 const X2APIC_TPR: u32 = 0x808;
 
@@ -50,6 +56,10 @@ pub(crate) struct Direct {
     pub(crate) flush_cmd: bool,
     /// The x2APIC's TPR, which the processor virtualises.
     pub(crate) x2apic_tpr: bool,
+    /// Reads of how long the core was in each C-state.
+    pub(crate) cstates: bool,
+    /// Reads of IA32_APERF and IA32_MPERF.
+    pub(crate) aperf_mperf: bool,
 }
 
 impl Direct {
@@ -112,6 +122,12 @@ impl MsrBitmap {
         pass(PRED_CMD, false, direct.pred_cmd);
         pass(FLUSH_CMD, false, direct.flush_cmd);
         pass(X2APIC_TPR, direct.x2apic_tpr, direct.x2apic_tpr);
+        for &index in CSTATES {
+            pass(index, direct.cstates, false);
+        }
+        for &index in APERF_MPERF {
+            pass(index, direct.aperf_mperf, false);
+        }
         Ok(Self(page))
     }
 
@@ -168,7 +184,7 @@ mod tests {
             spec_ctrl: true,
             pred_cmd: true,
             flush_cmd: true,
-            x2apic_tpr: false,
+            ..Direct::default()
         };
         let bitmap = MsrBitmap::filtered(all, |_, _| true)?;
         assert!(bitmap.passes_spec_ctrl());

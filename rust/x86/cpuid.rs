@@ -35,7 +35,10 @@ pub(crate) use self::{
         GuestCpuid,
         Runtime, //
     },
-    guest_features::GuestFeatures,
+    guest_features::{
+        hide_kvm_feature,
+        GuestFeatures, //
+    },
     leaves::fill,
     supported::{
         Model,

@@ -230,6 +230,7 @@ impl State {
                 },
             });
         } else {
+            self.end_hlt(vmcs);
             event.inject(vmcs, instruction_length);
             if event.kind == EventKind::Nmi {
                 self.note_nmi();

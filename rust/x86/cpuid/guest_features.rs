@@ -13,6 +13,7 @@ use super::{
         Features, //
     },
     find,
+    find_mut,
     supported::Model,
     CpuidEntry, //
 };
@@ -164,11 +165,24 @@ fn physical_bits(entries: &[CpuidEntry]) -> u8 {
 ///
 /// User space may move KVM's leaves up, to make room for those of another hypervisor.
 fn kvm_features(entries: &[CpuidEntry]) -> u32 {
+    kvm_leaf(entries)
+        .and_then(|leaf| find(entries, leaf, 0))
+        .map_or(0, |entry| entry.eax)
+}
+
+/// Returns the number of the leaf with the KVM_FEATURE_* bits.
+fn kvm_leaf(entries: &[CpuidEntry]) -> Option<u32> {
     const SIGNATURE: [[u8; 4]; 3] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"];
     entries
         .iter()
         .filter(|entry| entry.function & 0xffff_00ff == 0x4000_0000)
         .find(|entry| SIGNATURE == [entry.ebx, entry.ecx, entry.edx].map(u32::to_le_bytes))
-        .and_then(|entry| find(entries, entry.function | 1, 0))
-        .map_or(0, |entry| entry.eax)
+        .map(|entry| entry.function | 1)
+}
+
+/// Takes a KVM_FEATURE_* bit out of a guest's CPUID.
+pub(crate) fn hide_kvm_feature(entries: &mut [CpuidEntry], bit: u32) {
+    if let Some(entry) = kvm_leaf(entries).and_then(|leaf| find_mut(entries, leaf, 0)) {
+        entry.eax &= !bit;
+    }
 }
