@@ -507,6 +507,35 @@ TEST_F(async_pf, waits_without_interrupt_delivery)
 	WAITS(self, false);
 }
 
+/* Where HLT does not exit, a vCPU that is not told does not wait as if in HLT. */
+TEST_F(async_pf, waits_where_hlt_does_not_exit)
+{
+	struct kvm_enable_cap hlt = {
+		.cap = KVM_CAP_X86_DISABLE_EXITS,
+		.args = { KVM_X86_DISABLE_EXITS_HLT },
+	};
+
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	ASSERT_TRUE(make_vm(&self->vm, self->mem));
+	ASSERT_EQ(try_ioctl(self->vm.fd, KVM_ENABLE_CAP, (unsigned long)&hlt), 0);
+	vcpu_start(&self->vcpu, &self->vm, MODE_LONG);
+	irq_load_idt(&self->vcpu);
+	enable_apic(&self->vcpu);
+	enable(&self->vcpu, ENABLED);
+	vm_load(&self->vm, CODE_GPA, touch);
+	vm_load(&self->vm, ELSE_GPA, count);
+	prepare(&self->vcpu, 0, ELSE_GPA, true);
+	start(self);
+	ASSERT_TRUE(wait_asked(self->uffd, self->mem, 0));
+	irq_send_msi(&self->vm, 0, OTHER_VECTOR);
+	usleep(20000);
+	EXPECT_EQ(irq_count(&self->vm, OTHER_VECTOR), 0);
+	fill(self->uffd, self->mem, 0);
+	EXPECT_DONE(self, 0);
+	EXPECT_EQ(n_tokens(self), 0);
+}
+
 /* With interrupts off there is nothing to do but to wait. */
 TEST_F(async_pf, waits_with_interrupts_off)
 {
