@@ -128,6 +128,7 @@ impl Hypervisor {
                 pml: wanted.pml,
                 flexpriority: wanted.flexpriority,
                 preemption_timer: wanted.preemption_timer,
+                apicv: wanted.apicv,
             })
         }
         .map_err(|refusal| refuse(&refusal))?;
@@ -146,6 +147,7 @@ impl Hypervisor {
             eptad: capabilities.ept_ad(),
             pml: capabilities.pml(),
             preemption_timer: capabilities.preemption_timer().is_some(),
+            apicv: capabilities.apicv(),
         });
 
         let mitigations = Mitigations::new(capabilities.ept())?;
@@ -208,9 +210,10 @@ impl Hypervisor {
             );
         }
         pr_info!(
-            "unrestricted guest {}, FlexPriority {}, PML {}, VMX-preemption timer {}\n",
+            "unrestricted guest {}, FlexPriority {}, APICv {}, PML {}, VMX-preemption timer {}\n",
             on(self.capabilities.unrestricted_guest()),
             on(self.capabilities.flexpriority()),
+            on(self.capabilities.apicv()),
             on(self.capabilities.pml()),
             on(self.capabilities.preemption_timer().is_some()),
         );

@@ -6,8 +6,9 @@
 //!
 //! - *Slot*: one of the 256 16-byte strides of the register page; a [`Register`] names one.
 //! - *Message*: what travels between APICs and from devices to them ([`Message`]): IPIs and MSIs.
-//! - *Post*: set a request in the IRR. *Acknowledge*: move it from the IRR to the ISR, because the
-//!   vCPU takes it. *EOI*: remove the highest one from the ISR.
+//! - *Post*: set a request in the IRR, or, where the processor has that, in a descriptor beside it
+//!   ([`PostedInterrupts`]). *Acknowledge*: move it from the IRR to the ISR, because the vCPU takes it.
+//!   *EOI*: remove the highest one from the ISR.
 //! - *Class*: the upper four bits of a vector or of the TPR, the unit in which priorities compare.
 //!
 //! # Who owns what
@@ -25,6 +26,7 @@
 //! guest  -- write()/msr_write() --> Effect::Ipi(m) -- receives(m), accept(m) --> Action -> kick
 //! host timer fired --> expire() --> Expired { action, arm }
 //! before VM entry: next_interrupt() -> inject -> acknowledge(); tpr_threshold()
+//! with APICv:      accept() posts; take_posted(), status() -> the processor; written(), ended()
 //! ```
 //!
 //! # Ordering
@@ -46,6 +48,7 @@ mod destination;
 mod map;
 mod message;
 mod page;
+mod posted;
 mod priority;
 mod register;
 mod save;
@@ -59,7 +62,8 @@ pub(crate) use self::{
     access::{
         Effect,
         GeneralProtection,
-        Read, //
+        Read,
+        VIRTUALIZED_READS, //
     },
     base::{
         after_reset as base_after_reset,
@@ -94,6 +98,7 @@ pub(crate) use self::{
         ApicPage,
         Page, //
     },
+    posted::PostedInterrupts,
     priority::{
         tpr_threshold,
         Priorities, //

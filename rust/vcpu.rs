@@ -214,7 +214,13 @@ impl Vcpu {
         let controller = match &irqs {
             Some(irqs) => {
                 let chips = irqs.chips().cloned();
-                Some(InterruptController::new(id, doorbell.clone(), chips)?)
+                let posted = hypervisor.capabilities.apicv();
+                Some(InterruptController::new(
+                    id,
+                    doorbell.clone(),
+                    chips,
+                    posted,
+                )?)
             }
             None => None,
         };
@@ -238,9 +244,9 @@ impl Vcpu {
         let scheduling = Scheduling::new(doorbell.clone());
         let view = owned.state.view.clone();
         let number = vpid.as_ref().map(Vpid::number);
-        let registers = controller.as_ref().map(|controller| controller.page());
+        let apic = controller.as_ref().map(|controller| controller.addresses());
         owned.with_vmcs(|vmcs, state| {
-            reset::set_up(hypervisor, vmcs, state, root, number, registers);
+            reset::set_up(hypervisor, vmcs, state, root, number, apic);
         });
         let counts = Registered::new()?;
         // The vCPU keeps both.

@@ -276,6 +276,7 @@ impl Vm {
         vcpu.doorbell().set(Request::Intercepts);
         vcpu.doorbell().set(Request::DirtyLogging);
         vcpu.doorbell().set(Request::ApicAccess);
+        vcpu.doorbell().set(Request::EoiExits);
         self.vcpus.push(vcpu.clone())?;
         self.note_destination(&vcpu);
         Ok(vcpu)

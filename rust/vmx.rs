@@ -14,6 +14,7 @@
 //! * **PML**: the processor's own log of written pages ([`pml`]).
 //! * **VMX-preemption timer**: what ends a stay in the guest when its time has come ([`preemption_timer`]).
 //! * **TPR shadow**, **APIC-access page**: the guest's task priority in hardware ([`flexpriority`]).
+//! * **APICv**: the whole local APIC in hardware, with posted interrupts ([`apicv`]).
 //! * **VPID**, **EPTP**: the tags of cached translations ([`vpid`], [`tlb`]).
 //!
 //! A vCPU owns its [`Vmcs`](vmcs::Vmcs); a CPU has at most one of them current. `vmx` never names a
@@ -21,6 +22,7 @@
 //!
 //! [`entry.S`]: ./vmx/entry.S
 
+pub(crate) mod apicv;
 pub(crate) mod capability;
 pub(crate) mod controls;
 pub(crate) mod exit;

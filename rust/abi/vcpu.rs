@@ -251,6 +251,7 @@ fn dispatch(
             vcpu.controller().ok_or(EINVAL)?;
             let vapic = command!(KVM_RS_IOCTL_SET_VAPIC_ADDR: kvm_vapic_addr).read(argument)?;
             vcpu.set_vapic_address(vm.memory(), &mut owned.state, vapic.vapic_addr)?;
+            vcpu.recheck_apicv(&owned.state);
         }
         KVM_RS_IOCTL_GET_TSC_KHZ => return Ok(owned.state.tsc.khz as isize),
         KVM_RS_IOCTL_SET_TSC_KHZ => {

@@ -13,9 +13,11 @@
 #include <linux/sched/signal.h>
 #include <linux/smp.h>
 
+#include <asm/apic.h>
 #include <asm/cpufeature.h>
 #include <asm/cpuid/api.h>
 #include <asm/debugreg.h>
+#include <asm/irq_vectors.h>
 #include <asm/mce.h>
 #include <asm/msr.h>
 #include <asm/ptrace.h>
@@ -67,6 +69,23 @@ void kvm_rs_send_reschedule(unsigned int cpu)
 {
 	if (cpu < nr_cpu_ids && cpu_online(cpu))
 		arch_smp_send_reschedule(cpu);
+}
+
+static_assert(KVM_RS_POSTED_INTERRUPT_VECTOR == POSTED_INTR_VECTOR);
+
+/**
+ * kvm_rs_send_posted_interrupt() - Send a CPU the interrupt that posts interrupts to its guest
+ * @cpu:	The CPU; it may have gone offline meanwhile, then nothing is sent
+ *
+ * A CPU in a guest with posted interrupts takes them without an exit. Any other handles the interrupt
+ * as the kernel's own handler does for KVM: there is nothing to do.
+ *
+ * Context: Preemption off, so that an online CPU stays so.
+ */
+void kvm_rs_send_posted_interrupt(unsigned int cpu)
+{
+	if (cpu < nr_cpu_ids && cpu_online(cpu))
+		__apic_send_IPI_mask(get_cpu_mask(cpu), POSTED_INTR_VECTOR);
 }
 
 static DEFINE_PER_CPU(u64, current_vmcs) = U64_MAX;

@@ -52,6 +52,10 @@ void kvm_rs_active_vmcs_add(struct list_head *link);
 void kvm_rs_active_vmcs_remove(struct list_head *link);
 void kvm_rs_active_vmcs_for_each(void (*function)(struct list_head *link, void *data), void *data);
 void kvm_rs_send_reschedule(unsigned int cpu);
+
+/* POSTED_INTR_VECTOR, for bindgen, which cannot read its header. */
+#define KVM_RS_POSTED_INTERRUPT_VECTOR 0xf2
+void kvm_rs_send_posted_interrupt(unsigned int cpu);
 void kvm_rs_kick_cpus_and_wait(const unsigned long *cpus);
 bool kvm_rs_guest_work_pending(void);
 int kvm_rs_handle_guest_work(void);
@@ -243,6 +247,7 @@ void kvm_rs_signals_unblock(void);
  * @eptad:	Use accessed and dirty bits of EPT entries
  * @pml:	Log dirty pages in hardware
  * @preemption_timer: Use the VMX-preemption timer for local APICs' timers
+ * @apicv:	Virtualise local APICs in hardware, with posted interrupts
  *
  * What was asked for until the module has looked at the CPU, and what is in use from then on.
  */
@@ -255,6 +260,7 @@ struct kvm_rs_parameters {
 	bool eptad;
 	bool pml;
 	bool preemption_timer;
+	bool apicv;
 };
 
 extern struct kvm_rs_parameters kvm_rs_parameters;

@@ -29,6 +29,7 @@ struct kvm_rs_parameters kvm_rs_parameters = {
 	.eptad = true,
 	.pml = true,
 	.preemption_timer = true,
+	.apicv = false,
 };
 
 module_param_named(ept, kvm_rs_parameters.ept, bool, 0444);
@@ -47,6 +48,8 @@ module_param_named(pml, kvm_rs_parameters.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Log dirty pages in hardware");
 module_param_named(preemption_timer, kvm_rs_parameters.preemption_timer, bool, 0444);
 MODULE_PARM_DESC(preemption_timer, "Use the VMX-preemption timer for local APICs' timers");
+module_param_named(enable_apicv, kvm_rs_parameters.apicv, bool, 0444);
+MODULE_PARM_DESC(enable_apicv, "Virtualise local APICs in hardware, with posted interrupts");
 
 /* How long halted vCPUs poll; as KVM's parameters of these names. */
 static unsigned int halt_poll_ns = 200000;

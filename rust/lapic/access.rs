@@ -169,6 +169,33 @@ impl<P: Page> Lapic<P> {
             .map_err(|Refused| GeneralProtection)
     }
 
+    /// Returns what a write to the register at `offset` asks for that the processor has done already as
+    /// far as memory goes.
+    ///
+    /// It has left the value in the register as the guest wrote it.
+    pub(crate) fn written(&self, owned: &mut Owned, offset: u16, now_ns: u64) -> Effect {
+        let Some(register) = register_at(offset) else {
+            return self.refuse();
+        };
+        let value = self.page().get(register);
+        match self.write_register(owned, register, value, now_ns) {
+            // Whether software enables the APIC may have changed: what was there before is gone.
+            Ok(Effect::None) if register == Register::SVR => Effect::Identity,
+            Ok(effect) => {
+                let ignored = register == Register::TIMER_INITIAL
+                    && owned.timer.mode() == TimerMode::TscDeadline;
+                if ignored || !register.access(self.mode(), owned.config.cmci).readable() {
+                    self.page().set(register, 0);
+                }
+                effect
+            }
+            Err(Refused) => {
+                self.page().set(register, 0);
+                self.refuse()
+            }
+        }
+    }
+
     /// Returns the TSC-deadline MSR; 0 outside TSC-deadline mode.
     pub(crate) fn tsc_deadline(&self, owned: &Owned) -> u64 {
         if self.is_enabled() {
@@ -384,6 +411,22 @@ impl<P: Page> Lapic<P> {
         }
     }
 }
+
+/// The registers that a processor with APICv reads in x2APIC mode as the guest does, as bits: those that
+/// every guest has, but for the timer's current count.
+pub(crate) const VIRTUALIZED_READS: u64 = {
+    let mut registers = 0;
+    let mut number = 0;
+    while number < REGISTERS {
+        let register = Register::from_number(number);
+        let readable = register.access(Mode::X2apic, false).readable();
+        if readable && number != Register::TIMER_CURRENT.number() {
+            registers |= 1 << number;
+        }
+        number += 1;
+    }
+    registers
+};
 
 /// Returns the register at byte `offset` of the page, if it is one of the first 64.
 fn register_at(offset: u16) -> Option<Register> {

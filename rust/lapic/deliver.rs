@@ -10,6 +10,7 @@ use super::{
         Trigger, //
     },
     page::Page,
+    posted::PostedInterrupts,
     priority::Priorities,
     register::{
         Lvt,
@@ -74,6 +75,14 @@ pub(crate) enum Action {
         /// The vector was not requested before.
         new: bool,
     },
+    /// A vector is posted, see [`PostedInterrupts`].
+    Posted {
+        /// Notify the processor, or wake the vCPU.
+        notify: bool,
+    },
+    /// The message was discarded, which was an error: a vector that reports it is requested. Do as for
+    /// a new request or a notification.
+    Erred,
     /// Inject an NMI.
     Nmi,
     /// Inject an SMI.
@@ -88,7 +97,7 @@ pub(crate) enum Action {
 impl Action {
     /// Returns whether the message was accepted.
     pub(crate) const fn is_delivered(self) -> bool {
-        !matches!(self, Self::Discarded)
+        !matches!(self, Self::Discarded | Self::Erred)
     }
 }
 
@@ -122,8 +131,11 @@ impl<P: Page> Lapic<P> {
             return Action::Discarded;
         }
         if vector < FIRST_VECTOR {
-            self.log(Error::ReceiveIllegalVector);
-            return Action::Discarded;
+            return if self.log(Error::ReceiveIllegalVector) {
+                Action::Erred
+            } else {
+                Action::Discarded
+            };
         }
         // The trigger mode must be there when the request is seen.
         vectors::assign(
@@ -132,8 +144,19 @@ impl<P: Page> Lapic<P> {
             vector,
             trigger == Trigger::Level,
         );
+        if let Some(posted) = self.posted() {
+            return Self::post_to(posted, vector);
+        }
         Action::Requested {
             new: self.irr().insert(vector),
+        }
+    }
+
+    /// As [`Self::post`], with a descriptor.
+    #[inline(never)]
+    fn post_to(posted: &PostedInterrupts, vector: u8) -> Action {
+        Action::Posted {
+            notify: posted.post(vector),
         }
     }
 
@@ -195,7 +218,10 @@ impl<P: Page> Lapic<P> {
         let vector = entry as u8;
         // A vector that cannot be delivered must not lead back here.
         let open = entry & LVT_MASKED == 0 && vector >= FIRST_VECTOR;
-        open && self.post(vector, Trigger::Edge) == Action::Requested { new: true }
+        open && matches!(
+            self.post(vector, Trigger::Edge),
+            Action::Requested { new: true } | Action::Posted { notify: true }
+        )
     }
 
     /// Returns what the timer's expiry asks for; also right if it did not go off yet.
@@ -238,7 +264,55 @@ impl<P: Page> Lapic<P> {
 
     /// Returns whether `vector` is requested or in service.
     pub(crate) fn is_pending(&self, vector: u8) -> bool {
-        self.irr().contains(vector) || self.isr().contains(vector)
+        self.posted().is_some_and(|posted| posted.contains(vector))
+            || self.irr().contains(vector)
+            || self.isr().contains(vector)
+    }
+
+    /// Adds the posted requests to IRR; returns whether there may have been any. To be called by the
+    /// owner, while the processor does not work on the page.
+    #[inline]
+    pub(crate) fn take_posted(&self) -> bool {
+        match self.posted() {
+            Some(posted) if posted.is_outstanding() => {
+                posted.take(self.irr());
+                self.status_stale.set(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns whether IRR or ISR have been changed by others than the processor since this was asked
+    /// last, so that [`Lapic::status`] may be another.
+    #[inline]
+    pub(crate) fn take_status_stale(&self) -> bool {
+        let stale = self.status_stale.get() != 0;
+        if stale {
+            self.status_stale.set(0);
+        }
+        stale
+    }
+
+    /// Has [`Lapic::status`] be asked for.
+    pub(crate) fn mark_status_stale(&self) {
+        self.status_stale.set(1);
+    }
+
+    /// Returns the vectors that the processor goes on with: the highest one requested, and the highest
+    /// one in service.
+    ///
+    /// From now on the processor changes the sets by itself.
+    pub(crate) fn status(&self) -> (Option<u8>, Option<u8>) {
+        self.irr().look_at_all();
+        self.isr().look_at_all();
+        (self.irr().highest(), self.isr().highest())
+    }
+
+    /// Notes that the processor no longer changes the sets.
+    pub(crate) fn take_back(&self) {
+        self.irr().refresh();
+        self.isr().refresh();
     }
 
     /// Returns the highest requested vector, whether deliverable or not.
@@ -274,6 +348,13 @@ impl<P: Page> Lapic<P> {
             return Effect::None;
         };
         self.isr().remove(vector);
+        self.status_stale.set(1);
+        self.ended(owned, vector)
+    }
+
+    /// Returns what the end of `vector`, which is no longer in service, means to others.
+    #[inline]
+    pub(crate) fn ended(&self, owned: &Owned, vector: u8) -> Effect {
         let suppressed = owned.config.directed_eoi == DirectedEoi::Honoured
             && self.page().get(Register::SVR) & SVR_DIRECTED_EOI != 0;
         Effect::Eoi {

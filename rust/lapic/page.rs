@@ -3,6 +3,7 @@
 //! The register page in its architectural layout, which the processor can use directly.
 
 use super::{
+    posted::PostedInterrupts,
     register::Register,
     word::Word, //
 };
@@ -95,6 +96,12 @@ impl ApicPage {
 pub(crate) trait Page {
     /// Returns the registers; always the same page.
     fn page(&self) -> &ApicPage;
+
+    /// Returns where requests are posted, if the processor may work on the page: always the same.
+    #[inline]
+    fn posted(&self) -> Option<&PostedInterrupts> {
+        None
+    }
 }
 
 impl Page for ApicPage {
@@ -108,5 +115,10 @@ impl<P: Page> Page for &P {
     #[inline]
     fn page(&self) -> &ApicPage {
         (**self).page()
+    }
+
+    #[inline]
+    fn posted(&self) -> Option<&PostedInterrupts> {
+        (**self).posted()
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct IdMismatch;
 
 impl<P: Page> Lapic<P> {
     /// Fills `area` with the registers; `wide_ids` if the VM's client asked for 32-bit IDs.
+    ///
+    /// What is posted has been requested.
     pub(crate) fn get_lapic(
         &self,
         owned: &Owned,
@@ -39,10 +41,15 @@ impl<P: Page> Lapic<P> {
         now_ns: u64,
         area: &mut SaveArea,
     ) {
+        self.take_posted();
         for (number, index, bytes) in words_mut(area) {
             *bytes = self.page().word(number, index).get().to_ne_bytes();
         }
         store(area, Register::PPR, u32::from(self.ppr()));
+        if self.posted().is_some() {
+            // The processor leaves there what a guest wrote.
+            store(area, Register::SELF_IPI, 0);
+        }
         store(
             area,
             Register::TIMER_CURRENT,
@@ -71,6 +78,7 @@ impl<P: Page> Lapic<P> {
         if x2apic && wide_ids && load(area, Register::ID) != self.id() {
             return Err(IdMismatch);
         }
+        self.clear_posted();
         for (number, index, bytes) in words(area) {
             self.page()
                 .word(number, index)

@@ -16,6 +16,7 @@ use super::{
         ApicPage,
         Page, //
     },
+    posted::PostedInterrupts,
     priority::Priorities,
     register::{
         Lvt,
@@ -171,6 +172,8 @@ pub(crate) struct Lapic<P: Page> {
     pub(super) errors: Word,
     /// INIT and start-up, see [`Self::take_init`].
     pub(super) signals: Word,
+    /// See [`Self::take_status_stale`].
+    pub(super) status_stale: Word,
 }
 
 impl<P: Page> Lapic<P> {
@@ -184,6 +187,7 @@ impl<P: Page> Lapic<P> {
             in_service: Word::new(0),
             errors: Word::new(0),
             signals: Word::new(0),
+            status_stale: Word::new(1),
         }
     }
 
@@ -196,6 +200,20 @@ impl<P: Page> Lapic<P> {
     #[inline]
     pub(super) fn page(&self) -> &ApicPage {
         self.page.page()
+    }
+
+    /// Returns where requests are posted, if they are.
+    #[inline]
+    pub(super) fn posted(&self) -> Option<&PostedInterrupts> {
+        self.page.posted()
+    }
+
+    /// Forgets what is posted: IRR gets a new content.
+    pub(super) fn clear_posted(&self) {
+        if let Some(posted) = self.posted() {
+            posted.clear();
+        }
+        self.status_stale.set(1);
     }
 
     /// Returns the x2APIC ID, which the VMM gave the vCPU.
@@ -385,6 +403,7 @@ impl<P: Page> Lapic<P> {
         }
         page.set_icr_upper(0);
         self.errors.set(0);
+        self.clear_posted();
         self.irr().clear();
         self.isr().clear();
         for index in 0..8 {

@@ -77,6 +77,19 @@ impl<'a> Vectors<'a> {
         old & bit == 0
     }
 
+    /// Adds the vectors that `bits` stand for in register `index` (0 to 7).
+    pub(crate) fn insert_all(self, index: u8, bits: u32) {
+        self.word(index & 7).set_bits(bits);
+        self.summary.set_bits(1 << (index & 7));
+    }
+
+    /// Has every register looked at from now on, until the summary is computed anew: the processor
+    /// adds vectors by itself.
+    #[inline]
+    pub(crate) fn look_at_all(self) {
+        self.summary.set(0xff);
+    }
+
     /// Returns whether `vector` was in the set before it was taken out.
     #[inline]
     pub(crate) fn remove(self, vector: u8) -> bool {

@@ -45,6 +45,16 @@ pub(crate) fn send_reschedule(cpu: u32) {
     unsafe { bindings::kvm_rs_send_reschedule(cpu) };
 }
 
+/// The vector that the kernel sets aside for interrupts that are posted to guests.
+// CAST: A vector.
+pub(crate) const POSTED_INTERRUPT_VECTOR: u8 = bindings::KVM_RS_POSTED_INTERRUPT_VECTOR as u8;
+
+/// Sends `cpu` an interrupt with [`POSTED_INTERRUPT_VECTOR`]. Preemption must be off.
+pub(crate) fn send_posted_interrupt(cpu: u32) {
+    // SAFETY: The shim checks the CPU's number and that it is online.
+    unsafe { bindings::kvm_rs_send_posted_interrupt(cpu) };
+}
+
 /// Number of words of a [`CpuSet`].
 const CPU_SET_WORDS: usize = (kernel::bindings::NR_CPUS as usize).div_ceil(usize::BITS as usize);
 

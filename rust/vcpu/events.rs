@@ -197,22 +197,74 @@ impl State {
             && events.interrupt.is_none()
             && !window
             && !self.guest_debug.is_on()
-            && !self.tpr_shadow.has_threshold()
+            && !self.tpr_shadow.is_to_look()
             && !vcpu.may_have_interrupt();
         if quiet {
             self.set_windows(vmcs, 0);
             false
         } else {
-            self.inject_slow(vm, vcpu, vmcs, window);
-            // After an interrupt was taken, and for the TPR as it is now.
-            let threshold = vcpu.tpr_threshold(self);
-            self.tpr_shadow.set_threshold(vmcs, threshold);
-            self.must_deliver()
+            self.inject_what_waits(vm, vcpu, vmcs, window)
         }
     }
 
+    /// As [`Self::inject`], where there may be something.
+    #[inline(never)]
+    fn inject_what_waits(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        window: bool,
+    ) -> bool {
+        if self.tpr_shadow.always_looks() && self.inject_beside_apicv(vm, vcpu, vmcs, window) {
+            return false;
+        }
+        self.inject_slow::<false>(vm, vcpu, vmcs, window);
+        // After an interrupt was taken, and for the TPR as it is now.
+        let threshold = vcpu.tpr_threshold(self);
+        self.tpr_shadow.set_threshold(vmcs, threshold);
+        self.must_deliver()
+    }
+
+    /// As [`Self::inject`], of a vCPU to which interrupts are posted; returns whether it is done, since the
+    /// processor delivers those of the local APIC.
+    #[inline(never)]
+    fn inject_beside_apicv(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        window: bool,
+    ) -> bool {
+        vcpu.settle_posted(vmcs, self);
+        if !self.apicv.is_active() {
+            return false;
+        }
+        let events = &self.events;
+        let quiet = events.interrupted.is_none()
+            && events.exception.is_none()
+            && events.nmis.is_quiet()
+            && !window
+            && !self.guest_debug.is_on()
+            && !vcpu.has_external_interrupt(self);
+        if quiet {
+            self.set_windows(vmcs, 0);
+        } else {
+            self.inject_slow::<true>(vm, vcpu, vmcs, window);
+        }
+        true
+    }
+
+    /// Has the next entry inject what is due, but for interrupts of the local APIC if the processor
+    /// delivers these.
     #[cold]
-    fn inject_slow(&mut self, vm: &Vm, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, window: bool) {
+    fn inject_slow<const DELIVERS: bool>(
+        &mut self,
+        vm: &Vm,
+        vcpu: &Vcpu,
+        vmcs: &CurrentVmcs<'_>,
+        window: bool,
+    ) {
         let mut windows = 0;
         let mut injected = true;
         self.follow_nmi_handler(vmcs);
@@ -253,16 +305,32 @@ impl State {
             }
         }
 
-        if vcpu.has_interrupt(self) {
+        let external = vcpu.has_external_interrupt(self);
+        let own = if DELIVERS {
+            None
+        } else {
+            vcpu.next_interrupt()
+        };
+        if external || own.is_some() {
+            let mut more = true;
             if !injected && self.takes_interrupts(vmcs) {
-                if let Some(vector) = vcpu.take_interrupt(vm, self) {
+                let vector = if external {
+                    let vector = vcpu.take_external_interrupt(vm, self);
+                    more = own.is_some() || vcpu.has_external_interrupt(self);
+                    vector
+                } else {
+                    // Of those that the local APIC has, none comes before this one ends.
+                    more = false;
+                    own.inspect(|&vector| vcpu.acknowledge(vector))
+                };
+                if let Some(vector) = vector {
                     let event = EventInfo::interrupt(vector);
                     tracing::injection(vcpu, &event, false);
                     self.inject_event(vmcs, event, 0);
                     vcpu.count_event(Event::InterruptInjected);
                 }
             }
-            if vcpu.has_interrupt(self) {
+            if more {
                 windows |= primary::INTERRUPT_WINDOW_EXITING;
             }
         }

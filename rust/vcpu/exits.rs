@@ -158,6 +158,14 @@ pub(crate) fn handle(
             Step::Resume
         }
         Exit::ApicAccess(access) => apic_access(vm, vcpu, vmcs, state, access),
+        Exit::VirtualizedEoi(vector) => {
+            vcpu.virtual_interrupt_ended(vm, state, vector);
+            Step::Resume
+        }
+        Exit::ApicWrite(offset) => {
+            vcpu.apic_written(vm, state, offset);
+            Step::Resume
+        }
         Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
         Exit::PreemptionTimer => {
             vcpu.on_timer(state);

@@ -12,6 +12,7 @@
 //! - `pv_eoi`: ends of interrupts without an exit.
 //! - `vapic`: the task priority of guests that their clients patch.
 //! - `virtualized`: what the processor does of all that by itself.
+//! - `apicv`: the same where it does nearly all.
 //!
 //! # Who looks when
 //!
@@ -25,6 +26,7 @@
 //! [`Request::Timer`]: super::request::Request::Timer
 
 mod access;
+mod apicv;
 pub(crate) mod deliver;
 pub(crate) mod pv_eoi;
 mod timer;
@@ -46,6 +48,7 @@ use crate::{
         Config,
         Lapic,
         Page,
+        PostedInterrupts,
         Reset, //
     },
     linux::{
@@ -81,21 +84,46 @@ use kernel::{
 };
 
 /// The registers of a local APIC in a page of their own: the virtual-APIC page of the VMCS, in which the
-/// processor reads and writes the TPR while the guest runs.
-pub(crate) struct RegisterPage(KBox<ApicPage>);
+/// processor reads and writes the TPR, or more, while the guest runs.
+pub(crate) struct RegisterPage {
+    registers: KBox<ApicPage>,
+    /// Where requests are posted, if the vCPU can have APICv.
+    posted: Option<KBox<PostedInterrupts>>,
+}
 
 impl RegisterPage {
     /// Allocates registers that are all zero.
-    fn new() -> Result<Self> {
-        Ok(Self(KBox::new(ApicPage::new(), GFP_KERNEL_ACCOUNT)?))
+    fn new(posted: bool) -> Result<Self> {
+        Ok(Self {
+            registers: KBox::new(ApicPage::new(), GFP_KERNEL_ACCOUNT)?,
+            posted: if posted {
+                Some(KBox::new(PostedInterrupts::new(), GFP_KERNEL_ACCOUNT)?)
+            } else {
+                None
+            },
+        })
     }
 }
 
 impl Page for RegisterPage {
     #[inline]
     fn page(&self) -> &ApicPage {
-        &self.0
+        &self.registers
     }
+
+    #[inline]
+    fn posted(&self) -> Option<&PostedInterrupts> {
+        self.posted.as_deref()
+    }
+}
+
+/// Where the processor finds a vCPU's local APIC.
+#[derive(Clone, Copy)]
+pub(crate) struct ApicAddresses {
+    /// The virtual-APIC page.
+    pub(crate) registers: Hpa,
+    /// The posted-interrupt descriptor, if the vCPU can have APICv.
+    pub(crate) posted: Option<Hpa>,
 }
 
 /// The interrupt controller of a vCPU, as all threads see it.
@@ -111,17 +139,19 @@ pub(crate) struct InterruptController {
 }
 
 impl InterruptController {
-    /// Returns the controller of the vCPU with the APIC ID `id`, whose timer rings `doorbell`.
+    /// Returns the controller of the vCPU with the APIC ID `id`, whose timer rings `doorbell`. With
+    /// `posted` it can have APICv.
     ///
     /// [`Vcpu::reset_controller`] makes it ready for use.
     pub(crate) fn new(
         id: u32,
         doorbell: Arc<Doorbell>,
         chips: Option<Arc<Chips>>,
+        posted: bool,
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
             try_pin_init!(Self {
-                lapic: Lapic::new(RegisterPage::new()?, id),
+                lapic: Lapic::new(RegisterPage::new(posted)?, id),
                 timer <- HostTimer::new(Ring::new(doorbell)),
                 chips,
                 rtc: Atomic::new(0),
@@ -130,9 +160,21 @@ impl InterruptController {
         )
     }
 
-    /// Returns where the local APIC's registers are, for the VMCS.
-    pub(crate) fn page(&self) -> Hpa {
-        physical_address(&raw const *self.lapic.backing().0)
+    /// Returns where the local APIC's registers and its posted-interrupt descriptor are, for the VMCS.
+    pub(crate) fn addresses(&self) -> ApicAddresses {
+        let pages = self.lapic.backing();
+        ApicAddresses {
+            registers: physical_address(&raw const *pages.registers),
+            posted: pages
+                .posted
+                .as_ref()
+                .map(|posted| physical_address(&raw const **posted)),
+        }
+    }
+
+    /// Returns whether interrupts are posted to the vCPU, so that it can have APICv.
+    pub(crate) fn posts(&self) -> bool {
+        self.lapic.backing().posted.is_some()
     }
 
     /// Returns the local APIC.
@@ -231,32 +273,40 @@ impl Vcpu {
         })
     }
 
-    /// Returns whether an interrupt is to be delivered as soon as the guest takes interrupts.
-    pub(crate) fn has_interrupt(&self, state: &State) -> bool {
+    /// Returns whether an interrupt of the PICs, or of the client's own interrupt controller, is to be
+    /// delivered as soon as the guest takes interrupts. These come before those of the local APIC.
+    pub(crate) fn has_external_interrupt(&self, state: &State) -> bool {
         self.has_client_interrupt(state)
-            || self.controller().is_some_and(|controller| {
-                let lapic = &controller.lapic;
-                controller.pic_asks() && lapic.accepts_pic() || lapic.next_interrupt().is_some()
-            })
+            || self
+                .controller()
+                .is_some_and(|controller| controller.pic_asks() && controller.lapic.accepts_pic())
     }
 
-    /// Returns the vector of the interrupt to be delivered next, which counts as delivered then.
-    ///
-    /// That of a PIC comes first.
-    pub(crate) fn take_interrupt(&self, vm: &Vm, state: &mut State) -> Option<u8> {
+    /// Returns the vector of the interrupt that the local APIC is to deliver next.
+    pub(crate) fn next_interrupt(&self) -> Option<u8> {
+        self.controller()?.lapic.next_interrupt()
+    }
+
+    /// Has the vector that [`Self::next_interrupt`] returned count as delivered.
+    pub(crate) fn acknowledge(&self, vector: u8) {
+        if let Some(controller) = self.controller() {
+            controller.lapic.acknowledge(vector);
+        }
+    }
+
+    /// Returns whether an interrupt is to be delivered as soon as the guest takes interrupts.
+    pub(crate) fn has_interrupt(&self, state: &State) -> bool {
+        self.has_external_interrupt(state) || self.next_interrupt().is_some()
+    }
+
+    /// Returns the vector of the interrupt of which [`Self::has_external_interrupt`] has told, which counts
+    /// as delivered then; `None` if it went away.
+    pub(crate) fn take_external_interrupt(&self, vm: &Vm, state: &mut State) -> Option<u8> {
         if self.has_client_interrupt(state) {
-            return state.events.interrupt.take();
+            state.events.interrupt.take()
+        } else {
+            vm.irqs().and_then(|irqs| irqs.take_pic_interrupt())
         }
-        let controller = self.controller()?;
-        if controller.pic_asks() && controller.lapic.accepts_pic() {
-            let vector = vm.irqs().and_then(|irqs| irqs.take_pic_interrupt());
-            if vector.is_some() {
-                return vector;
-            }
-        }
-        let vector = controller.lapic.next_interrupt()?;
-        controller.lapic.acknowledge(vector);
-        Some(vector)
     }
 
     /// Returns whether the client's own interrupt controller has an interrupt, and the guest's local
@@ -323,6 +373,7 @@ impl Vcpu {
             owned.set_lint0_open(vm.settings().has(Quirk::Lint0Open));
             lapic.reset(owned, Reset::Init);
             state.vapic.reset();
+            self.recheck_apicv(state);
             state.pv_eoi.reset();
             self.stop_timer(state);
         }
@@ -337,6 +388,7 @@ impl Vcpu {
     ///
     /// RFLAGS must have been fetched since the last exit.
     pub(crate) fn is_wakeable(&self, state: &State) -> bool {
+        self.take_posted();
         let takes_interrupts = state.fetched_rflags() & Rflags::IF.value() != 0;
         takes_interrupts && self.has_interrupt(state)
             || self

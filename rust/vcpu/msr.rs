@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     bindings,
-    lapic::Lvt,
+    lapic::{
+        self,
+        Lvt, //
+    },
     linux::speculation::{
         self,
         Command, //
@@ -443,6 +446,11 @@ impl State {
             x2apic_tpr: self.accesses == Accesses::X2apic,
             cstates: self.disabled_exits.cstates(),
             aperf_mperf: self.disabled_exits.aperf_mperf(),
+            x2apic_reads: if self.accesses == Accesses::X2apic && self.apicv.is_active() {
+                lapic::VIRTUALIZED_READS
+            } else {
+                0
+            },
         }
     }
 

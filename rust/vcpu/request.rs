@@ -16,7 +16,10 @@
 //! the IPI, which stays pending while interrupts are off, makes it exit.
 
 use crate::linux::{
-    cpu_call::send_reschedule,
+    cpu_call::{
+        send_posted_interrupt,
+        send_reschedule, //
+    },
     preempt::{
         full_barrier,
         PreemptGuard, //
@@ -59,6 +62,8 @@ pub(crate) enum Request {
     Destinations,
     /// A page that was away may be there, or the guest may be told of one.
     AsyncPage,
+    /// Other ends of interrupts matter.
+    EoiExits,
 }
 
 impl Request {
@@ -133,6 +138,16 @@ impl Doorbell {
         } else {
             self.ready.store(true, Relaxed);
             self.sleeper.wake();
+        }
+    }
+
+    /// Has the processor that runs the vCPU take what is posted to it, or the vCPU's thread if it is
+    /// outside. Any context.
+    pub(crate) fn notify(&self) {
+        let _preempt = PreemptGuard::new();
+        match self.guest_cpu() {
+            Some(cpu) => send_posted_interrupt(cpu),
+            None => self.ring(Request::Event),
         }
     }
 

@@ -3,6 +3,7 @@
 //! A vCPU's VMCS as it is made, and its registers after RESET.
 
 use super::{
+    interrupt::ApicAddresses,
     state::{
         MpState,
         State,
@@ -22,6 +23,7 @@ use crate::{
     mmu::Root,
     vm::Vm,
     vmx::{
+        apicv::Apicv,
         controls::secondary,
         field::{
             self,
@@ -34,7 +36,6 @@ use crate::{
         vmcs::CurrentVmcs, //
     },
     x86::{
-        addr::Hpa,
         control_regs::{
             Cr0,
             Cr4,
@@ -64,23 +65,27 @@ const RFLAGS_RESET: u64 = Rflags::RESET.value();
 
 /// Writes everything of a new VMCS that does not depend on the guest's registers.
 ///
-/// `registers` is the page of the local APIC's, if that is in the kernel.
+/// `apic` is where the local APIC is, if that is in the kernel.
 pub(super) fn set_up(
     hypervisor: &Hypervisor,
     vmcs: &CurrentVmcs<'_>,
     state: &mut State,
     root: Root,
     vpid: Option<u16>,
-    registers: Option<Hpa>,
+    apic: Option<ApicAddresses>,
 ) {
     let capabilities = &hypervisor.capabilities;
     vmcs.write(field::PIN_BASED_CONTROLS, capabilities.pin());
-    if let Some(page) = registers.filter(|_| capabilities.tpr_shadow()) {
-        state.tpr_shadow = TprShadow::attach(vmcs, page);
+    if let Some(apic) = apic.filter(|_| capabilities.tpr_shadow()) {
+        state.tpr_shadow = TprShadow::attach(vmcs, apic.registers);
+        if let Some(descriptor) = apic.posted {
+            state.apicv = Apicv::attach(vmcs, descriptor);
+            state.tpr_shadow.look_always();
+        }
     }
     let exits = state.disabled_exits;
     // What waits by MWAIT may wait in a state in which the CPU's timer stands.
-    if registers.is_some() && state.restricted.is_none() && !exits.mwait() {
+    if apic.is_some() && state.restricted.is_none() && !exits.mwait() {
         state.timer = PreemptionTimer::attach(vmcs, capabilities);
     }
     state.primary = exits.primary(state.tpr_shadow.primary(capabilities.primary()));
@@ -140,6 +145,7 @@ pub(super) fn set_secondary(
         .accesses
         .secondary(hypervisor.capabilities.secondary());
     controls = state.disabled_exits.secondary(controls);
+    controls = state.apicv.secondary(controls);
     if !has_vpid {
         controls &= !secondary::ENABLE_VPID;
     }

@@ -201,6 +201,9 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     if taken.has(Request::ApicAccess) {
         owned.follow_apic_mode(vm, vcpu);
     }
+    if taken.has(Request::EoiExits) {
+        owned.follow_eoi_exits(vm);
+    }
     if taken.has(Request::DirtyLogging) {
         owned.follow_dirty_logging(vm, vcpu);
     }

@@ -43,6 +43,7 @@ use crate::{
     },
     vm::msr_filter::MsrFilter,
     vmx::{
+        apicv::Apicv,
         field::{
             self,
             Natural, //
@@ -206,6 +207,8 @@ pub(crate) struct State {
     pub(crate) tpr_shadow: TprShadow,
     /// Which other accesses to the local APIC the processor virtualises.
     pub(crate) accesses: Accesses,
+    /// Whether the processor has the local APIC.
+    pub(crate) apicv: Apicv,
     /// The TPR of a guest whose client patches its accesses.
     pub(crate) vapic: Vapic,
     /// Where the guest ends interrupts without an exit.
@@ -284,6 +287,7 @@ impl State {
             lapic: None,
             tpr_shadow: TprShadow::off(),
             accesses: Accesses::None,
+            apicv: Apicv::absent(),
             vapic: Vapic::default(),
             pv_eoi: PvEoi::default(),
             inhibits_apic_access: false,

@@ -3,6 +3,7 @@
 //! What this CPU's VMX offers, read once at load and immutable from then on.
 
 use super::{
+    apicv,
     controls::{
         self,
         negotiate,
@@ -64,6 +65,8 @@ pub(crate) struct Wanted {
     pub(crate) flexpriority: bool,
     /// Use the VMX-preemption timer.
     pub(crate) preemption_timer: bool,
+    /// Virtualise the local APIC.
+    pub(crate) apicv: bool,
 }
 
 /// Why the module cannot use this CPU.
@@ -153,6 +156,7 @@ pub(crate) struct Capabilities {
     tpr_shadow: bool,
     perf_global_ctrl: bool,
     preemption_timer: Option<Rate>,
+    apicv: bool,
 }
 
 /// Returns the allowed settings, from the "true" MSR where the CPU has it.
@@ -254,6 +258,15 @@ impl Capabilities {
             secondary_controls &= !secondary::UNRESTRICTED_GUEST;
         }
 
+        // Interrupts of a guest in real mode are not the processor's to deliver where that runs in
+        // virtual-8086 mode.
+        let apicv = wanted.apicv
+            && secondary_controls & secondary::UNRESTRICTED_GUEST != 0
+            && apicv::is_offered(pin, secondary_controls, tpr_shadow);
+        // A vCPU whose local APIC is in the kernel turns them on.
+        pin &= !pin::PROCESS_POSTED_INTERRUPTS;
+        secondary_controls &= !apicv::SECONDARY;
+
         let ept_ad = wanted.ept_ad && invept.is_some() && ept_vpid.accessed_dirty();
         if !wanted.pml || !ept_ad {
             secondary_controls &= !secondary::ENABLE_PML;
@@ -274,6 +287,7 @@ impl Capabilities {
             tpr_shadow,
             perf_global_ctrl,
             preemption_timer,
+            apicv,
         })
     }
 
@@ -297,7 +311,7 @@ impl Capabilities {
         self.revision
     }
 
-    /// Returns the pin-based controls.
+    /// Returns the pin-based controls, without APICv.
     pub(crate) const fn pin(&self) -> u32 {
         self.pin
     }
@@ -307,8 +321,8 @@ impl Capabilities {
         self.primary
     }
 
-    /// Returns the secondary controls, with both ways to virtualise a local APIC, of which a vCPU has one
-    /// at most.
+    /// Returns the secondary controls, with both ways to virtualise accesses to a local APIC, of which a
+    /// vCPU has one at most, and without APICv.
     pub(crate) const fn secondary(&self) -> u32 {
         self.secondary
     }
@@ -361,6 +375,11 @@ impl Capabilities {
     /// Returns whether the CPU virtualises the TPR of the x2APIC.
     pub(crate) const fn virtualizes_x2apic(&self) -> bool {
         self.has_secondary(secondary::VIRTUALIZE_X2APIC_MODE)
+    }
+
+    /// Returns whether the CPU virtualises local APICs, and is to.
+    pub(crate) const fn apicv(&self) -> bool {
+        self.apicv
     }
 
     /// Returns whether guests run on extended page tables.

@@ -95,6 +95,8 @@ pub(crate) mod pin {
     pub(crate) const VIRTUAL_NMIS: u32 = 1 << 5;
     /// The VMX-preemption timer counts while the guest runs, and exits.
     pub(crate) const VMX_PREEMPTION_TIMER: u32 = 1 << 6;
+    /// The CPU takes interrupts that are posted to the guest.
+    pub(crate) const PROCESS_POSTED_INTERRUPTS: u32 = 1 << 7;
 }
 
 /// Primary processor-based VM-execution controls.
@@ -149,6 +151,10 @@ pub(crate) mod secondary {
     pub(crate) const WBINVD_EXITING: u32 = 1 << 6;
     /// The guest may run without paging or in real mode.
     pub(crate) const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    /// Most registers of the local APIC are read on the virtual-APIC page, and written there.
+    pub(crate) const APIC_REGISTER_VIRTUALIZATION: u32 = 1 << 8;
+    /// The CPU keeps the guest's IRR and ISR, and delivers interrupts from there.
+    pub(crate) const VIRTUAL_INTERRUPT_DELIVERY: u32 = 1 << 9;
     /// PAUSE exits where it is part of a loop that lasts.
     pub(crate) const PAUSE_LOOP_EXITING: u32 = 1 << 10;
     /// RDRAND exits.
@@ -204,7 +210,7 @@ pub(crate) mod entry {
 pub(super) const PIN: Wishes = Wishes {
     name: "pin-based VM-execution",
     required: pin::EXTERNAL_INTERRUPT_EXITING | pin::NMI_EXITING,
-    optional: pin::VIRTUAL_NMIS | pin::VMX_PREEMPTION_TIMER,
+    optional: pin::VIRTUAL_NMIS | pin::VMX_PREEMPTION_TIMER | pin::PROCESS_POSTED_INTERRUPTS,
 };
 
 pub(super) const PRIMARY: Wishes = Wishes {
@@ -237,6 +243,8 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::VIRTUALIZE_X2APIC_MODE
         | secondary::ENABLE_EPT
         | secondary::UNRESTRICTED_GUEST
+        | secondary::APIC_REGISTER_VIRTUALIZATION
+        | secondary::VIRTUAL_INTERRUPT_DELIVERY
         | secondary::ENABLE_VPID
         | secondary::ENABLE_RDTSCP
         | secondary::ENABLE_INVPCID

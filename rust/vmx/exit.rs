@@ -237,6 +237,10 @@ pub(crate) enum Exit {
     TprBelowThreshold,
     /// An access to the APIC-access page.
     ApicAccess(ApicAccess),
+    /// An interrupt with this vector ended, and somebody wants to know; the instruction is done.
+    VirtualizedEoi(u8),
+    /// The register at this offset of the virtual-APIC page was written; the instruction is done.
+    ApicWrite(u16),
     /// An access that EPT refused.
     EptViolation(EptViolation),
     /// An EPT entry that no CPU understands; at this address.
@@ -287,6 +291,7 @@ pub(crate) mod reason {
     pub(crate) const ENTRY_MACHINE_CHECK: u16 = 41;
     pub(crate) const TPR_BELOW_THRESHOLD: u16 = 43;
     pub(crate) const APIC_ACCESS: u16 = 44;
+    pub(crate) const VIRTUALIZED_EOI: u16 = 45;
     pub(crate) const EPT_VIOLATION: u16 = 48;
     pub(crate) const EPT_MISCONFIGURATION: u16 = 49;
     pub(crate) const INVEPT: u16 = 50;
@@ -294,6 +299,7 @@ pub(crate) mod reason {
     pub(crate) const INVVPID: u16 = 53;
     pub(crate) const WBINVD: u16 = 54;
     pub(crate) const XSETBV: u16 = 55;
+    pub(crate) const APIC_WRITE: u16 = 56;
     pub(crate) const RDRAND: u16 = 57;
     pub(crate) const ENCLS: u16 = 60;
     pub(crate) const RDSEED: u16 = 61;
@@ -329,11 +335,13 @@ pub(crate) mod reason {
             40 => "pause",
             43 => "tpr_below_threshold",
             44 => "apic_access",
+            45 => "eoi_induced",
             48 => "ept_violation",
             49 => "ept_misconfig",
             52 => "preemption_timer",
             54 => "wbinvd",
             55 => "xsetbv",
+            56 => "apic_write",
             57 => "rdrand",
             60 => "encls",
             61 => "rdseed",
@@ -398,6 +406,10 @@ impl Exit {
             reason::PAUSE => Self::Pause,
             reason::TPR_BELOW_THRESHOLD => Self::TprBelowThreshold,
             reason::APIC_ACCESS => Self::ApicAccess(ApicAccess::decode(qualification())),
+            // CAST: The vector is the low byte.
+            reason::VIRTUALIZED_EOI => Self::VirtualizedEoi(qualification() as u8),
+            // CAST: Twelve bits.
+            reason::APIC_WRITE => Self::ApicWrite((qualification() & 0xfff) as u16),
             reason::EPT_VIOLATION => Self::EptViolation(EptViolation::read(vmcs)),
             reason::EPT_MISCONFIGURATION => {
                 Self::EptMisconfiguration(Gpa::new(vmcs.read(field::GUEST_PHYSICAL_ADDRESS)))

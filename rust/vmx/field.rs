@@ -138,6 +138,8 @@ fields! {
     // Control fields.
     /// Tag of the guest's linear and combined translations.
     VIRTUAL_PROCESSOR_ID: u16 = 0x0000;
+    /// The vector at which the CPU takes what is posted to the guest.
+    POSTED_INTERRUPT_NOTIFICATION_VECTOR: u16 = 0x0002;
     /// Physical address of the MSR bitmap.
     MSR_BITMAP: u64 = 0x2004;
     /// Physical address of the MSRs that exits store; their count is kept 0.
@@ -154,6 +156,16 @@ fields! {
     VIRTUAL_APIC_PAGE_ADDRESS: u64 = 0x2012;
     /// Physical address of the page whose accesses are virtualised.
     APIC_ACCESS_ADDRESS: u64 = 0x2014;
+    /// Physical address of the posted-interrupt descriptor.
+    POSTED_INTERRUPT_DESCRIPTOR: u64 = 0x2016;
+    /// Which vectors' ends exit: 0 to 63.
+    EOI_EXIT_BITMAP0: u64 = 0x201c;
+    /// Likewise 64 to 127.
+    EOI_EXIT_BITMAP1: u64 = 0x201e;
+    /// Likewise 128 to 191.
+    EOI_EXIT_BITMAP2: u64 = 0x2020;
+    /// Likewise 192 to 255.
+    EOI_EXIT_BITMAP3: u64 = 0x2022;
     /// Root of the EPT with its walk length, memory type and A/D enable.
     EPT_POINTER: u64 = 0x201a;
     /// For which components of IA32_XSS XSAVES and XRSTORS exit.
@@ -234,6 +246,8 @@ fields! {
     // Guest-state fields.
     /// ES selector.
     GUEST_ES_SELECTOR: u16 = 0x0800;
+    /// The highest vectors requested and in service, of virtual-interrupt delivery.
+    GUEST_INTERRUPT_STATUS: u16 = 0x0810;
     /// Entry of the page-modification log to be written next.
     GUEST_PML_INDEX: u16 = 0x0812;
     /// CS selector.
@@ -401,3 +415,11 @@ fields! {
     /// RIP.
     HOST_RIP: Natural = 0x6c16;
 }
+
+/// The EOI-exit bitmap, from the lowest vectors up.
+pub(crate) const EOI_EXIT_BITMAP: [Field<u64>; 4] = [
+    EOI_EXIT_BITMAP0,
+    EOI_EXIT_BITMAP1,
+    EOI_EXIT_BITMAP2,
+    EOI_EXIT_BITMAP3,
+];

@@ -56,16 +56,19 @@ pub(super) const fn restrict(offered: u32, tpr_shadow: bool, wanted: bool) -> u3
 /// The TPR shadow of a vCPU, which is on if the vCPU's local APIC is in the kernel and the CPU has it.
 pub(crate) struct TprShadow {
     on: bool,
-    /// The threshold as the VMCS has it, 0 if the shadow is off.
-    threshold: u8,
+    /// The threshold as the VMCS has it, 0 if the shadow is off, and [`ALWAYS_LOOK`].
+    watch: u16,
 }
+
+/// There is more to be looked at before each VM entry than the threshold.
+const ALWAYS_LOOK: u16 = 1 << 8;
 
 impl TprShadow {
     /// Returns a shadow that is off: every access to CR8 exits.
     pub(crate) const fn off() -> Self {
         Self {
             on: false,
-            threshold: 0,
+            watch: 0,
         }
     }
 
@@ -73,10 +76,7 @@ impl TprShadow {
     pub(crate) fn attach(vmcs: &CurrentVmcs<'_>, page: Hpa) -> Self {
         vmcs.write(field::VIRTUAL_APIC_PAGE_ADDRESS, page.value());
         vmcs.write(field::TPR_THRESHOLD, 0);
-        Self {
-            on: true,
-            threshold: 0,
-        }
+        Self { on: true, watch: 0 }
     }
 
     /// Returns the primary controls that go with the shadow.
@@ -88,10 +88,22 @@ impl TprShadow {
         }
     }
 
-    /// Returns whether some writes to the TPR exit.
+    /// Has the local APIC looked at before each VM entry.
+    pub(crate) fn look_always(&mut self) {
+        self.watch |= ALWAYS_LOOK;
+    }
+
+    /// Returns whether the local APIC is to be looked at before the next VM entry: some writes to the TPR
+    /// exit, or it always is.
     #[inline]
-    pub(crate) const fn has_threshold(&self) -> bool {
-        self.threshold != 0
+    pub(crate) const fn is_to_look(&self) -> bool {
+        self.watch != 0
+    }
+
+    /// Returns whether the local APIC is looked at before each VM entry.
+    #[inline]
+    pub(crate) const fn always_looks(&self) -> bool {
+        self.watch & ALWAYS_LOOK != 0
     }
 
     /// Has writes exit that make the class of the TPR fall below `class`, for the next VM entry.
@@ -99,9 +111,10 @@ impl TprShadow {
     /// The class of the TPR must not be below it: VM entry fails, or exits at once.
     #[inline]
     pub(crate) fn set_threshold(&mut self, vmcs: &CurrentVmcs<'_>, class: u8) {
-        if self.on && class != self.threshold {
+        // CAST: The threshold is the low byte.
+        if self.on && class != self.watch as u8 {
             vmcs.write(field::TPR_THRESHOLD, u32::from(class));
-            self.threshold = class;
+            self.watch = self.watch & ALWAYS_LOOK | u16::from(class);
         }
     }
 }
@@ -144,10 +157,7 @@ mod tests {
     fn the_shadow_replaces_exits_for_cr8() {
         let plain = CR8_EXITING | primary::HLT_EXITING;
         assert_eq!(TprShadow::off().primary(plain), plain);
-        let on = TprShadow {
-            on: true,
-            threshold: 0,
-        };
+        let on = TprShadow { on: true, watch: 0 };
         assert_eq!(
             on.primary(plain),
             primary::HLT_EXITING | primary::USE_TPR_SHADOW

@@ -42,8 +42,11 @@ const CSTATES: &[u32] = &[0x660, 0x3fc, 0x3fd, 0x3fe];
 /// IA32_MPERF and IA32_APERF.
 const APERF_MPERF: &[u32] = &[0xe7, 0xe8];
 
-/// The x2APIC's TPR.
+/// The MSR of the x2APIC's register number 0, and those of its TPR, EOI and self-IPI.
+const X2APIC: u32 = 0x800;
 const X2APIC_TPR: u32 = 0x808;
+const X2APIC_EOI: u32 = 0x80b;
+const X2APIC_SELF_IPI: u32 = 0x83f;
 
 /// MSRs that some vCPUs access directly: those that use them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -60,6 +63,9 @@ pub(crate) struct Direct {
     pub(crate) cstates: bool,
     /// Reads of IA32_APERF and IA32_MPERF.
     pub(crate) aperf_mperf: bool,
+    /// Reads of these registers of the x2APIC, and writes of EOI and self-IPI if there are any: what else
+    /// the processor virtualises.
+    pub(crate) x2apic_reads: u64,
 }
 
 impl Direct {
@@ -128,6 +134,13 @@ impl MsrBitmap {
         for &index in APERF_MPERF {
             pass(index, direct.aperf_mperf, false);
         }
+        if direct.x2apic_reads != 0 {
+            for number in (0..u64::BITS).filter(|number| direct.x2apic_reads >> number & 1 != 0) {
+                pass(X2APIC + number, true, false);
+            }
+            pass(X2APIC_EOI, false, true);
+            pass(X2APIC_SELF_IPI, false, true);
+        }
         Ok(Self(page))
     }
 
@@ -174,6 +187,23 @@ mod tests {
             assert_eq!(passes.0.bits[byte + offset], bit & !1);
         }
         assert_eq!(passes.0.bits[2], 0xff);
+        Ok(())
+    }
+
+    #[test]
+    fn the_registers_pass_that_are_virtualised() -> Result {
+        let virtualised = Direct {
+            x2apic_tpr: true,
+            // The ID, the TPR and the ICR.
+            x2apic_reads: 1 << 2 | 1 << 8 | 1 << 0x30,
+            ..Direct::default()
+        };
+        let bitmap = MsrBitmap::filtered(virtualised, |_, _| true)?;
+        let reads: [u8; 8] = [!4, !1, 0xff, 0xff, 0xff, 0xff, !1, 0xff];
+        // TPR, EOI and self-IPI.
+        let writes: [u8; 8] = [0xff, !9, 0xff, 0xff, 0xff, 0xff, 0xff, !0x80];
+        assert!(bitmap.0.bits[0x100..0x108] == reads);
+        assert!(bitmap.0.bits[WRITE + 0x100..WRITE + 0x108] == writes);
         Ok(())
     }
 

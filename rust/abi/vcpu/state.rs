@@ -101,6 +101,7 @@ pub(super) fn dispatch(
         KVM_RS_IOCTL_SET_GUEST_DEBUG => {
             let debug = command!(KVM_RS_IOCTL_SET_GUEST_DEBUG: kvm_guest_debug).read(argument)?;
             owned.set_guest_debug(debug.control, &debug.arch.debugreg)?;
+            vcpu.recheck_apicv(&owned.state);
         }
         KVM_RS_IOCTL_HAS_DEVICE_ATTR
         | KVM_RS_IOCTL_GET_DEVICE_ATTR

@@ -41,7 +41,7 @@ fn is_tpr(offset: u16) -> bool {
 /// Returns the time for an access to the register in slot `number`; 0 where it does not matter, since
 /// asking for it costs more than most accesses.
 #[inline]
-fn time_for(number: u8) -> u64 {
+pub(super) fn time_for(number: u8) -> u64 {
     if Register::from_number(number).depends_on_time() {
         now_ns()
     } else {
@@ -259,6 +259,7 @@ impl Vcpu {
             .map_err(|lapic::IdMismatch| EINVAL)?;
         vm.note_destination(self);
         self.arm_timer(state, wanted);
+        self.recheck_apicv(state);
         self.doorbell().set(Request::Event);
         Ok(())
     }

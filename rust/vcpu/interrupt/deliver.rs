@@ -284,6 +284,7 @@ impl Vcpu {
             // There is no system-management mode.
             Action::Discarded | Action::Smi => return false,
             Action::Requested { new } if own || !new => {}
+            Action::Posted { .. } | Action::Erred => return self.act_on_posted(action, own),
             Action::Nmi => self.send_nmi(),
             Action::Unhalt => self.unhalt(),
             Action::Requested { .. } | Action::Signalled => {
@@ -293,12 +294,27 @@ impl Vcpu {
         true
     }
 
+    /// As [`Self::act`], where the vCPU may have to be notified.
+    #[inline(never)]
+    fn act_on_posted(&self, action: Action, own: bool) -> bool {
+        match action {
+            _ if own => {}
+            Action::Posted { notify: true } => self.doorbell().notify(),
+            Action::Erred => self.doorbell().ring(Request::Event),
+            _ => {}
+        }
+        action.is_delivered()
+    }
+
     /// Does what an access to the local APIC asks for.
     pub(crate) fn perform(&self, vm: &Vm, state: &mut State, effect: Effect) {
         match effect {
             // This thread looks before the next VM entry anyway.
             Effect::None | Effect::Recheck => {}
-            Effect::Identity => vm.note_destination(self),
+            Effect::Identity => {
+                vm.note_destination(self);
+                self.recheck_apicv(state);
+            }
             Effect::Eoi {
                 vector,
                 level,

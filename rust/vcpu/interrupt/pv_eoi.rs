@@ -94,6 +94,11 @@ impl Vcpu {
     }
 
     fn offer_eoi_in_use(&self, vm: &Vm, state: &mut State) {
+        if state.apicv.is_active() {
+            // They do not exit anyway.
+            return;
+        }
+        self.take_posted();
         let is_wanted = |vector| vm.irqs().is_some_and(|irqs| irqs.may_want_end(vector));
         let can_wait = self
             .controller()

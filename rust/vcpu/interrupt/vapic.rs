@@ -132,6 +132,7 @@ impl Vcpu {
     pub(crate) fn fill_vapic(&self, memory: &GuestMemory, state: &mut State) {
         let vapic = &mut state.vapic;
         if let (Some(address), Some(controller)) = (vapic.address, self.controller()) {
+            self.take_posted();
             let word = pack(controller.lapic().priorities());
             // As in KVM, memory that went away is the client's affair.
             let _ = vapic.place.open(memory, address, SIZE).write(0, word);

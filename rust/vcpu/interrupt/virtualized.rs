@@ -11,6 +11,8 @@
 //! | xAPIC, registers at the usual address | to the TPR virtualised; others exit as such |
 //! | xAPIC, registers elsewhere | emulated as those to a device |
 //! | x2APIC | to the MSR of the TPR virtualised; others exit as those to any MSR |
+//!
+//! Of these others the processor virtualises most where it has APICv, see [`super::apicv`].
 
 use crate::{
     lapic::{
@@ -83,15 +85,23 @@ impl Owned {
             },
             _ => Accesses::None,
         };
-        if accesses == self.state.accesses {
+        let apicv = vcpu.wants_apicv(&self.state, accesses);
+        if accesses == self.state.accesses && apicv == self.state.apicv.is_active() {
             return;
         }
         self.with_vmcs(|vmcs, state| {
-            state.accesses = accesses;
-            accesses.write_page(vmcs);
+            if accesses != state.accesses {
+                state.accesses = accesses;
+                accesses.write_page(vmcs);
+                // What the processor cached of the page, it cached for the way it was used.
+                state.owed = Owed::ALL;
+            }
+            if state.apicv.set_active(apicv) {
+                state.apicv.write_pin(vmcs);
+                state.tpr_shadow.set_threshold(vmcs, 0);
+                controller.change_hands(apicv);
+            }
             reset::set_secondary(vm.hypervisor(), vmcs, state, vcpu.vpid().is_some());
-            // What the processor cached of the page, it cached for the way it was used.
-            state.owed = Owed::ALL;
         });
         self.update_intercepts(vm);
     }

@@ -26,7 +26,10 @@ use crate::{
         Sender,
         Trigger, //
     },
-    vcpu::Vcpu, //
+    vcpu::{
+        request::Request,
+        Vcpu, //
+    }, //
 };
 use kernel::sync::atomic::{
     Atomic,
@@ -34,7 +37,7 @@ use kernel::sync::atomic::{
 };
 
 /// Vectors, as bits.
-type Vectors = [u64; 4];
+pub(crate) type Vectors = [u64; 4];
 
 /// Adds a vector to a set.
 fn insert(vectors: &mut Vectors, vector: u8) {
@@ -62,18 +65,30 @@ impl Filter {
             .is_some_and(|word| word.load(Relaxed) >> (vector & 63) & 1 != 0)
     }
 
-    /// Replaces the vectors. One that was there and stays is there all the time.
-    fn set(&self, vectors: Vectors) {
+    /// Returns the vectors.
+    fn vectors(&self) -> Vectors {
+        [0, 1, 2, 3].map(|index| self.0.get(index).map_or(0, |word| word.load(Relaxed)))
+    }
+
+    /// Replaces the vectors; returns whether they are others. One that was there and stays is there all
+    /// the time.
+    #[must_use]
+    fn set(&self, vectors: Vectors) -> bool {
+        let changes = self.vectors() != vectors;
         for (word, new) in self.0.iter().zip(vectors) {
             word.store(new, Relaxed);
         }
+        changes
     }
 
-    /// Adds vectors.
-    fn add(&self, vectors: Vectors) {
-        for (word, new) in self.0.iter().zip(vectors) {
-            word.store(word.load(Relaxed) | new, Relaxed);
+    /// Adds vectors; returns whether there were any that were not there.
+    #[must_use]
+    fn add(&self, vectors: Vectors) -> bool {
+        let mut all = self.vectors();
+        for (word, new) in all.iter_mut().zip(vectors) {
+            *word |= new;
         }
+        self.set(all)
     }
 }
 
@@ -126,8 +141,28 @@ impl Irqs {
     /// Lets the ends of interrupts of `routes` pass, besides those that do.
     pub(super) fn add_to_filter(&self, routes: &Routes) {
         if let Kind::Split { pins } = self.kind {
-            self.filter.add(self.split_vectors(routes, pins));
+            let changes = self.filter.add(self.split_vectors(routes, pins));
+            self.tell_vcpus(changes);
         }
+    }
+
+    /// Has the vCPUs' processors exit for other ends if the vectors have changed.
+    fn tell_vcpus(&self, changes: bool) {
+        if changes {
+            self.vcpus.for_each(|vcpu| {
+                if vcpu
+                    .controller()
+                    .is_some_and(|controller| controller.posts())
+                {
+                    vcpu.doorbell().ring(Request::EoiExits);
+                }
+            });
+        }
+    }
+
+    /// Returns the vectors whose ends may concern an I/O APIC.
+    pub(crate) fn wanted_ends(&self) -> Vectors {
+        self.filter.vectors()
     }
 
     /// Has the ends pass that matter by the present routes, users and pins. Their changes are locked out.
@@ -135,7 +170,8 @@ impl Irqs {
         match (self.kind, &self.chips) {
             (Kind::Split { pins }, _) => {
                 let vectors = self.split_vectors(&self.routes.read(), pins);
-                self.filter.set(vectors);
+                let changes = self.filter.set(vectors);
+                self.tell_vcpus(changes);
             }
             (Kind::Full, Some(chips)) => self.refresh_filter_of(&chips.ioapic()),
             (Kind::Full, None) => {}
@@ -149,7 +185,8 @@ impl Irqs {
 
     /// As [`Irqs::refresh_filter`], with the I/O APIC locked.
     pub(super) fn refresh_filter_of(&self, ioapic: &Ioapic) {
-        self.filter.set(self.full_vectors(ioapic));
+        let changes = self.filter.set(self.full_vectors(ioapic));
+        self.tell_vcpus(changes);
     }
 
     /// Takes the end of an interrupt at the vCPU's local APIC, and returns whether the client, which has
