@@ -13,12 +13,14 @@
 #define MSR_EPT_VPID_CAP	0x48c
 
 #define VIRTUAL_NMIS		(1UL << 5)	/* of the pin-based controls */
+#define POSTED_INTERRUPTS	(1UL << 7)
 #define TPR_SHADOW		(1UL << 21)	/* of the processor-based controls */
 #define SECONDARY		(1UL << 31)
 #define APIC_ACCESSES		(1UL << 0)	/* of the secondary ones */
 #define EPT			(1UL << 1)
 #define VPID			(1UL << 5)
 #define UNRESTRICTED		(1UL << 7)
+#define APICV			(3UL << 8)	/* registers, and delivery */
 #define PML			(1UL << 17)
 #define EPT_WALK_4		(1UL << 6)	/* of EPT and VPIDs */
 #define EPT_WRITE_BACK		(1UL << 14)
@@ -31,7 +33,7 @@
 #define INVVPID_TYPES		(3UL << 41)
 
 struct cpu {
-	bool ept, ept_2m, ept_1g, eptad, vpid, vnmi, unrestricted, flexpriority, pml;
+	bool ept, ept_2m, ept_1g, eptad, vpid, vnmi, unrestricted, flexpriority, pml, apicv;
 };
 
 /* An MSR of the host; 0 if there is none. */
@@ -66,6 +68,8 @@ static struct cpu read_cpu(void)
 	cpu.unrestricted = cpu.ept && second & UNRESTRICTED;
 	cpu.flexpriority = second & APIC_ACCESSES && first & TPR_SHADOW;
 	cpu.pml = cpu.eptad && second & PML;
+	cpu.apicv = cpu.unrestricted && first & TPR_SHADOW && (second & APICV) == APICV &&
+		    host_msr(MSR_PIN_CONTROLS) >> 32 & POSTED_INTERRUPTS;
 	return cpu;
 }
 
@@ -135,6 +139,8 @@ TEST_F(model, parameters)
 		EXPECT_EQ(cpu->flexpriority, true);
 	if (module_parameter("pml") == 'Y')
 		EXPECT_EQ(cpu->pml, true);
+	if (module_parameter("enable_apicv") == 'Y')
+		EXPECT_EQ(cpu->apicv, true);
 }
 
 TEST_F(model, log)
@@ -143,6 +149,7 @@ TEST_F(model, log)
 		{ "VPID", "vpid" },
 		{ "unrestricted guest", "unrestricted_guest" },
 		{ "FlexPriority", "flexpriority" },
+		{ "APICv", "enable_apicv" },
 		{ "PML", "pml" },
 	};
 	char pages[64];

@@ -13,7 +13,13 @@ use std::{
 use super::Apic;
 use crate::rust::lapic::{
     Action,
+    ApicPage,
+    Config,
     Lapic,
+    Owned,
+    Page,
+    PostedInterrupts,
+    Reset,
     Trigger, //
 };
 
@@ -54,5 +60,65 @@ fn each_request_is_taken_once() {
             left -= 1;
         }
     });
+    assert_eq!(shared.highest_request(), None);
+}
+
+/// Registers, and where requests are posted.
+struct Posting(ApicPage, PostedInterrupts);
+
+impl Page for Posting {
+    fn page(&self) -> &ApicPage {
+        &self.0
+    }
+
+    fn posted(&self) -> Option<&PostedInterrupts> {
+        Some(&self.1)
+    }
+}
+
+/// The same by the descriptor. The owner looks only when a sender notifies it, as one does that sleeps.
+#[test]
+fn each_posted_request_is_taken_once() {
+    let shared = Lapic::new(Posting(ApicPage::new(), PostedInterrupts::new()), 0);
+    let mut owned = Owned::new(Config::default());
+    shared.reset(&mut owned, Reset::PowerUp);
+    let _ = shared.write(&mut owned, 0xf0, 4, 0x1ff, 0);
+    let (shared, owned) = (&shared, &owned);
+    let vectors = [0x31_u8, 0x32, 0x51, 0xf1];
+    let taken = [const { AtomicU32::new(0) }; 256];
+    let notified = &AtomicU32::new(0);
+    thread::scope(|scope| {
+        for vector in vectors {
+            let count = &taken[usize::from(vector)];
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    match shared.post(vector, Trigger::Edge) {
+                        Action::Posted { notify: true } => {
+                            notified.fetch_add(1, Ordering::Release);
+                        }
+                        action => assert_eq!(action, Action::Posted { notify: false }),
+                    }
+                    while count.load(Ordering::Acquire) == round {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut left = ROUNDS * 4;
+        while left != 0 {
+            if notified.swap(0, Ordering::Acquire) == 0 {
+                thread::yield_now();
+                continue;
+            }
+            shared.take_posted();
+            while let Some(vector) = shared.next_interrupt() {
+                shared.acknowledge(vector);
+                let _ = shared.end_of_interrupt(owned);
+                taken[usize::from(vector)].fetch_add(1, Ordering::Release);
+                left -= 1;
+            }
+        }
+    });
+    assert!(!shared.take_posted());
     assert_eq!(shared.highest_request(), None);
 }
