@@ -30,7 +30,6 @@ pub(crate) mod signal_mask;
 pub(crate) mod speculation;
 pub(crate) mod srcu_cell;
 pub(crate) mod task;
-pub(crate) mod ticker;
 pub(crate) mod timer;
 pub(crate) mod tracepoint;
 pub(crate) mod uaccess;

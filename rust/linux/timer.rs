@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A timer of the host that goes off once, and the clock that it runs on.
+//! A timer of the host that goes off once, or again and again, and the clock that it runs on.
 //!
 //! The kernel crate's `HrTimer` is armed by a handle that cancels it when dropped. A timer that is
 //! armed again and again by its owner, and at times that a guest chose, is better off without.
@@ -10,17 +10,25 @@ use kernel::{
     bindings,
     container_of,
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     types::Opaque, //
 };
 
 /// What a timer tells that its time has come.
 pub(crate) trait Expire: Send + Sync {
-    /// Called in an interrupt handler, with interrupts off, even on a preemptible kernel: only
-    /// atomics, raw spinlocks and wake-ups may be used.
-    fn expired(&self);
+    /// Whether it is told with interrupts off even on a real-time kernel: then only atomics, raw
+    /// spinlocks and wake-ups may be used.
+    const HARD: bool;
+
+    /// Called in an interrupt handler. `ticks` is how many times have come since the call before, of
+    /// which there are more than one if the timer is periodic and the host was late.
+    fn expired(&self, ticks: u64);
 }
 
-/// A timer that tells a `T` once when its time has come, and stands still until armed again.
+/// A timer on the monotonic clock that tells a `T` when its time has come.
 ///
 /// # Invariants
 ///
@@ -29,6 +37,8 @@ pub(crate) trait Expire: Send + Sync {
 pub(crate) struct HostTimer<T: Expire> {
     #[pin]
     raw: Opaque<bindings::hrtimer>,
+    /// Nanoseconds between ticks; 0 for one tick only.
+    period: Atomic<u64>,
     target: T,
 }
 
@@ -38,6 +48,13 @@ unsafe impl<T: Expire> Send for HostTimer<T> {}
 unsafe impl<T: Expire> Sync for HostTimer<T> {}
 
 impl<T: Expire> HostTimer<T> {
+    /// What its times mean, and where its target is called.
+    const MODE: bindings::hrtimer_mode = if T::HARD {
+        bindings::hrtimer_mode_HRTIMER_MODE_ABS_HARD
+    } else {
+        bindings::hrtimer_mode_HRTIMER_MODE_ABS
+    };
+
     /// Returns an initialiser for a timer that is not armed.
     pub(crate) fn new(target: T) -> impl PinInit<Self> {
         pin_init!(Self {
@@ -50,28 +67,35 @@ impl<T: Expire> HostTimer<T> {
                         Some(Self::run),
                         // CAST: The clock's number is 1.
                         bindings::CLOCK_MONOTONIC as bindings::clockid_t,
-                        bindings::hrtimer_mode_HRTIMER_MODE_ABS_HARD,
+                        Self::MODE,
                     );
                 }
             }),
+            period: Atomic::new(0),
             target,
         })
     }
 
-    /// Arms the timer for a time of [`now_ns`]'s clock, in place of what it was armed for.
+    /// Arms the timer for a time of [`now_ns`]'s clock, in place of what it was armed for; not to be mixed
+    /// with [`HostTimer::start`].
     ///
     /// A time that is past makes it go off at once; one too late for the kernel's clock, never.
     pub(crate) fn arm(&self, expires_ns: u64) {
         let expires = bindings::ktime_t::try_from(expires_ns).unwrap_or(bindings::ktime_t::MAX);
         // SAFETY: By the type's invariant the timer is set up; its mode is that of the set-up.
         unsafe {
-            bindings::hrtimer_start_range_ns(
-                self.raw.get(),
-                expires,
-                0,
-                bindings::hrtimer_mode_HRTIMER_MODE_ABS_HARD,
-            );
+            bindings::hrtimer_start_range_ns(self.raw.get(), expires, 0, Self::MODE);
         }
+    }
+
+    /// Has the timer go off at `first` on [`now_ns`]'s clock, and then with a period if that is not 0.
+    ///
+    /// What it was set to before no longer counts: its last call has returned. Callers exclude one
+    /// another. Not to be called by the target.
+    pub(crate) fn start(&self, first: u64, period: u64) {
+        self.cancel();
+        self.period.store(period, Relaxed);
+        self.arm(first);
     }
 
     /// Disarms the timer, and waits until a handler that runs already has returned.
@@ -88,13 +112,24 @@ impl<T: Expire> HostTimer<T> {
     ///
     /// `raw` must be that of a pinned `HostTimer<T>`.
     unsafe extern "C" fn run(raw: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
-        let raw = Opaque::cast_from(raw).cast_mut();
+        let timer = Opaque::cast_from(raw).cast_mut();
         // SAFETY: By the function's precondition `raw` lies in a `HostTimer<T>`.
-        let timer = unsafe { container_of!(raw, Self, raw) };
-        // SAFETY: The timer is cancelled before `target` is dropped, and is only shared meanwhile.
-        let target = unsafe { &(*timer).target };
-        target.expired();
-        bindings::hrtimer_restart::HRTIMER_NORESTART
+        let timer = unsafe { container_of!(timer, Self, raw) };
+        // SAFETY: The timer is cancelled before the rest of the object is dropped, and that is only
+        // shared meanwhile.
+        let this = unsafe { &*timer };
+        // CAST: An interval fits, or the timer would not have been started.
+        let period = this.period.load(Relaxed) as bindings::ktime_t;
+        if period <= 0 {
+            this.target.expired(1);
+            return bindings::hrtimer_restart::HRTIMER_NORESTART;
+        }
+        // CAST: The clock's values are positive.
+        let now = now_ns() as bindings::ktime_t;
+        // SAFETY: The timer is valid, and this is its handler.
+        let ticks = unsafe { bindings::hrtimer_forward(raw, now, period) };
+        this.target.expired(ticks);
+        bindings::hrtimer_restart::HRTIMER_RESTART
     }
 }
 

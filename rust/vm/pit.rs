@@ -32,11 +32,11 @@ use crate::{
         Pit, //
     },
     linux::{
-        ticker::{
-            Tick,
-            Ticker, //
+        timer::{
+            now_ns,
+            Expire,
+            HostTimer, //
         },
-        timer::now_ns,
         work::{
             new_work,
             Job,
@@ -128,8 +128,10 @@ struct Alarm {
     pulse: Arc<Work<Pulse>>,
 }
 
-impl Tick for Alarm {
-    fn tick(&self, ticks: u64) {
+impl Expire for Alarm {
+    const HARD: bool = false;
+
+    fn expired(&self, ticks: u64) {
         if self.ticks.reinject.load(Relaxed) {
             self.ticks.pending.add(ticks, Relaxed);
         }
@@ -146,7 +148,7 @@ pub(crate) struct VmPit {
     state: SpinLock<Pit>,
     /// Armed and stopped with `state` locked.
     #[pin]
-    ticker: Ticker<Alarm>,
+    timer: HostTimer<Alarm>,
     ticks: Arc<Ticks>,
     pulse: Arc<Work<Pulse>>,
     /// Held to change whether interrupts are reinjected.
@@ -179,7 +181,7 @@ impl VmPit {
             pin_init!(Self {
                 irqs: irqs.clone(),
                 state <- new_spinlock!(Pit::new(now_ns())),
-                ticker <- Ticker::new(alarm),
+                timer <- HostTimer::new(alarm),
                 ticks,
                 pulse,
                 changing <- new_mutex!(()),
@@ -227,17 +229,17 @@ impl VmPit {
         let Some(arm) = f(&mut pit, now_ns()) else {
             return;
         };
-        self.ticker.stop();
+        self.timer.cancel();
         self.ticks.due.xchg(false, Full);
         match arm {
             Arm::Stop => {}
             Arm::Once(first) => {
                 self.ticks.reset();
-                self.ticker.start(first, 0);
+                self.timer.start(first, 0);
             }
             Arm::Periodic(first, period) => {
                 self.ticks.reset();
-                self.ticker.start(first, period);
+                self.timer.start(first, period);
             }
         }
     }

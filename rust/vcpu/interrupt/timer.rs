@@ -47,7 +47,9 @@ impl Ring {
 }
 
 impl Expire for Ring {
-    fn expired(&self) {
+    const HARD: bool = true;
+
+    fn expired(&self, _ticks: u64) {
         self.0.ring(Request::Timer);
     }
 }

@@ -66,7 +66,9 @@ const STORM_PAUSE_NS: u64 = 10_000_000;
 struct Ring(Arc<SetOnce<Arc<Doorbell>>>);
 
 impl Expire for Ring {
-    fn expired(&self) {
+    const HARD: bool = true;
+
+    fn expired(&self, _ticks: u64) {
         let Self(bell) = self;
         if let Some(doorbell) = SetOnce::as_ref(bell) {
             doorbell.ring(Request::IoapicLines);
