@@ -9,14 +9,19 @@
 device=${1:-/dev/kvm-rs}
 here=$(dirname "$0")
 failed=0
+out=/tmp/run.out
+: >$out
 
 # Runs the rest of the words under a heading, and notes a failure.
 show() {
 	heading=$1
 	shift
 	echo "== $heading"
-	"$@"
-	status=$?
+	{
+		"$@"
+		echo $? >$out.status
+	} | tee -a $out
+	read -r status <$out.status
 	if [ $status -ne 0 ]; then
 		echo "run.sh: $1: status $status" >&2
 		failed=1
@@ -36,6 +41,8 @@ show "vmm: Linux with two vCPUs, a disk and a network card" \
 
 # The in-tree KVM has no such statistics.
 if [ "$device" = /dev/kvm-rs ]; then
-	show "kvm_rs: what the module did for these guests" "$here/summary.sh"
+	accesses=$(awk '{ for (i = 2; i < NF; i++) if ($i == "TPR") n += $(i - 1) } END { print n + 0 }' $out)
+	show "kvm_rs: what the module did for these guests" "$here/summary.sh" --tpr "$accesses"
 fi
+rm -f $out $out.status
 exit $failed

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A guest that does a little of everything a guest does to its hypervisor: it asks for CPUID,
- * touches memory that nothing backs yet, reads a device in memory, and says on the serial port what
- * it found.
+ * touches memory that nothing backs yet, reads a device in memory, raises and lowers its task priority,
+ * and says on the serial port what it found.
  *
  * Its status is the number of things that were not as they should be.
  */
@@ -14,6 +14,8 @@
 #define PAGE		4096ul
 #define WORK_START	(8 * MIB)
 #define WORK_SIZE	(64 * MIB)
+
+#define RAISES		10000u
 
 #define HYPERVISOR_LEAF	0x40000000
 #define HYPERVISOR_BIT	(1u << 31)
@@ -139,6 +141,24 @@ static void use_device(void)
 	verdict(ok);
 }
 
+/* Keeps interrupts away for a moment again and again, as 32-bit Windows does around its locks. */
+static void use_priority(void)
+{
+	volatile uint32_t *priority = (volatile uint32_t *)TASK_PRIORITY;
+	bool ok = true;
+	unsigned int i;
+
+	for (i = 0; i < RAISES; i++) {
+		*priority = 0x41;
+		ok &= *priority == 0x41;
+		*priority = 0;
+	}
+	print("  priority  raised, read and lowered, in ");
+	print_number(3 * RAISES);
+	print(" TPR accesses");
+	verdict(ok);
+}
+
 /* Called by entry.S with the size of memory in bytes. */
 __attribute__((noreturn)) void guest_main(uint64_t memory)
 {
@@ -148,6 +168,7 @@ __attribute__((noreturn)) void guest_main(uint64_t memory)
 	if (memory > WORK_START)
 		work(memory);
 	use_device();
+	use_priority();
 	print("guest: done\n");
 
 	for (;;)

@@ -24,6 +24,9 @@ struct counter {
 	uint32_t count;
 };
 
+/* The task priority of the local APIC: interrupts below it wait. */
+#define TASK_PRIORITY	0xfee00080ul
+
 struct cpuid {
 	uint32_t eax, ebx, ecx, edx;
 };

@@ -7,8 +7,8 @@
 //! port, the queues of virtio devices, and the end, which any thread may call for through an
 //! [`Ender`].
 //!
-//! A Linux guest gets KVM's own interrupt controllers and timer, so that interrupts, IPIs and HLT
-//! are served in the kernel. An ELF guest has none of them: its HLT comes to user space.
+//! The guest gets KVM's own interrupt controllers and timer, so that interrupts, IPIs, HLT and the task
+//! priority are served in the kernel or by the CPU.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -121,6 +121,7 @@ impl Machine {
             devices: Devices::new(serial.clone()),
             events: &mut events,
         };
+        create_interrupt_controllers(&vm)?;
         let (cpus, entry) = match kind {
             Kind::Elf => {
                 let nothing_else = options.linux == Linux::default();
@@ -131,7 +132,6 @@ impl Machine {
                 (1, boot::load_elf(memory.guest(), &options.guest)?)
             }
             Kind::BzImage => {
-                create_interrupt_controllers(&vm)?;
                 vm.register_irqfd(lock(&serial).interrupt(), serial::INTERRUPT)
                     .context("cannot wire the serial port's interrupt")?;
                 let input = Input::new(serial, prompt, ender.clone())?;

@@ -90,10 +90,11 @@ pub struct Boot<'a> {
 }
 
 /// Returns a command line that names what the machine has: a console, and a reset by the keyboard
-/// controller. There is no PCI bus, and no timer that the TSC would have to be checked against.
+/// controller. There are no ACPI tables and no PCI bus, and no timer that the TSC would have to be
+/// checked against.
 pub fn command_line() -> Result<Cmdline> {
     let mut line = Cmdline::new(COMMAND_LINE_SIZE)?;
-    line.insert_str("console=ttyS0 8250.nr_uarts=1 reboot=k panic=-1 pci=off")?;
+    line.insert_str("console=ttyS0 8250.nr_uarts=1 reboot=k panic=-1 acpi=off pci=off")?;
     line.insert_str("tsc=reliable no_timer_check")?;
     Ok(line)
 }
