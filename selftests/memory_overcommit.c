@@ -15,11 +15,14 @@
 #define GUESTS		4
 #define SMALL		2		/* so many of them are on small pages, which merge */
 #define ROUNDS		3
-#define MOST_ROUNDS	12		/* if the host is slow to disturb the guests */
+#define MOST_ROUNDS	5		/* if the host is slow to disturb the guests */
 #define EVEN		1		/* the round in which even pages change */
-#define LEFT_KIB	(12 * 1024L)	/* what the host keeps for the guests */
+#define LEFT_KIB	(24 * 1024L)	/* what the host keeps for the guests */
+#define ROOM_KIB	(64 * 1024L)	/* and, at first, for what goes to swap before */
+#define HOG_BYTES	(2048UL << 20)
 #define MIN_KIB		(8 * 1024L)
 #define RESERVE		"/proc/sys/vm/min_free_kbytes"
+#define PER_CPU		"/proc/sys/vm/percpu_pagelist_high_fraction"
 #define TRACING		"/sys/kernel/tracing/"
 #define MERGED		"/sys/kernel/mm/ksm/pages_sharing"
 
@@ -100,24 +103,61 @@ static long read_number(const char *path)
 	return atol(text);
 }
 
-/* Takes memory until the host has about @kib left, of which it can use all. */
-static void leave(long kib)
+/* KiB of memory that nobody has, those on lists of a CPU included. */
+static long free_memory(void)
 {
-	size_t size = 2048UL << 20;
+	FILE *f = fopen("/proc/zoneinfo", "r");
+	long total = 0, count;
+	char line[256];
+
+	if (!f)
+		die("/proc/zoneinfo: %s", strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, " pages free %ld", &count) == 1 ||
+		    sscanf(line, " count: %ld", &count) == 1)
+			total += count;
+	}
+	fclose(f);
+	return total * (PAGE / 1024);
+}
+
+/* Has what others have in memory and do not use go to swap, as far as @kib take its place. */
+static void press(long kib)
+{
+	char *mem = memory_alloc(kib * 1024, PAGE);
+	long at;
+
+	madvise(mem, kib * 1024, MADV_NOHUGEPAGE);
+	for (at = 0; at < kib * 1024; at += PAGE)
+		*(long *)(mem + at) = at;
+	munmap(mem, kib * 1024);
+}
+
+/* Locks memory until only about @kib are left. */
+static void take(long kib)
+{
+	size_t step;
 	long left;
 
+	while ((left = free_memory()) > kib) {
+		step = left > kib + 64 * 1024 ? 8 * SZ_2M : SZ_2M;
+		if (hogged + step > HOG_BYTES || mlock(hog + hogged, step))
+			break;
+		hogged += step;
+	}
+}
+
+/* Takes memory until the host has about @kib left, of which it can use all, and little else in use. */
+static void leave(long kib)
+{
 	reserve = read_number(RESERVE);
 	write_file(RESERVE, "4096");
-	hog = memory_alloc(size, SZ_2M);
-	madvise(hog, size, MADV_HUGEPAGE);
-	while (hogged + SZ_2M <= size) {
-		left = meminfo("MemFree");
-		if (left <= kib)
-			break;
-		if (mlock(hog + hogged, left > 64 * 1024 ? 8 * SZ_2M : SZ_2M))
-			break;
-		hogged += left > 64 * 1024 ? 8 * SZ_2M : SZ_2M;
-	}
+	write_file(PER_CPU, "1000");
+	hog = memory_alloc(HOG_BYTES, SZ_2M);
+	madvise(hog, HOG_BYTES, MADV_HUGEPAGE);
+	take(kib + ROOM_KIB);
+	press(2 * (kib + ROOM_KIB));
+	take(kib);
 }
 
 /* Returns how many pages of all guests are in swap. */
@@ -138,6 +178,17 @@ static unsigned long swapped(void)
 	}
 	close(fd);
 	return ret;
+}
+
+/* Counts what the swap disk has read and written so far, in requests; false if nobody knows. */
+static bool swap_traffic(unsigned long *in, unsigned long *out)
+{
+	FILE *f = fopen("/sys/block/zram0/stat", "r");
+	bool known = f && fscanf(f, "%lu %*u %*u %*u %lu", in, out) == 2;
+
+	if (f)
+		fclose(f);
+	return known;
 }
 
 /* Sums up what the trace tells of migrated pages, or begins a new trace. */
@@ -274,7 +325,7 @@ static void start_guests(struct __test_metadata *_metadata)
 
 TEST(nothing_is_lost)
 {
-	unsigned long out = 0, moved;
+	unsigned long out = 0, moved, in_before, in, out_before, written;
 	uint64_t round, page;
 	unsigned int n, i;
 	char text[32];
@@ -285,7 +336,7 @@ TEST(nothing_is_lost)
 		SKIP(return, "no swap, zram or ram disk");
 	migrated(true);
 	leave(LEFT_KIB);
-	left = meminfo("MemFree");
+	left = free_memory();
 	if (left < MIN_KIB)
 		left = MIN_KIB;
 	pages = 5 * left / 2 / 4 / GUESTS;
@@ -300,13 +351,23 @@ TEST(nothing_is_lost)
 		usleep(20000);
 	pthread_create(&thread, NULL, disturb, NULL);
 	for (round = 0; round < ROUNDS || (round < MOST_ROUNDS && !enough()); round++) {
+		bool known = swap_traffic(&in_before, &out_before);
+
 		run_round(_metadata, round);
 		out += swapped();
+		/* Each round has pages brought in from swap, and others put there. */
+		if (known && swap_traffic(&in, &written)) {
+			EXPECT_GT(in, in_before);
+			EXPECT_GT(written, out_before);
+			printf("# round %lu: %lu read from swap, %lu written\n", round,
+			       in - in_before, written - out_before);
+		}
 	}
 	stop = true;
 	pthread_join(thread, NULL);
 	printf("# %ld KiB left for guests of %d * %lu pages: %lu pages in swap after rounds\n",
 	       left, GUESTS, pages, out);
+	EXPECT_GT(pages * GUESTS * (PAGE / 1024), 2 * left);
 	moved = migrated(false);
 	printf("# %lu rounds and %lu turns: %lu migrated, %ld merged at most, %lu times anew, %lu large ones made\n",
 	       round, seen.turns, moved, seen.merged, seen.merges, seen.collapsed);
@@ -328,9 +389,10 @@ TEST(nothing_is_lost)
 		munmap(guests[n].mem, pages * PAGE);
 	}
 	write_file("/sys/kernel/mm/ksm/run", "2");
-	munmap(hog, 2048UL << 20);
+	munmap(hog, HOG_BYTES);
 	snprintf(text, sizeof(text), "%ld", reserve);
 	write_file(RESERVE, text);
+	write_file(PER_CPU, "0");
 }
 
 TEST_HARNESS_MAIN
