@@ -330,6 +330,78 @@ TEST_F(nonpaged, memory)
 	EXPECT_EQ(self->vcpu.run->mmio.phys_addr, SLOT_GPA);
 }
 
+/* A statistic of the VM and its vCPU. */
+static long statistic(FIXTURE_DATA(nonpaged) *self, const char *name)
+{
+	char path[200];
+	long number = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%d-%d/%s",
+		 device_is_kvm_rs() ? "kvm-rs" : "kvm", (int)getpid(), self->vm.fd, name);
+	f = fopen(path, "r");
+	if (f) {
+		if (fscanf(f, "%ld", &number) != 1)
+			number = -1;
+		fclose(f);
+	}
+	return number;
+}
+
+/*
+ * On our own tables, a fault brings in what follows in its group of eight pages,
+ * as far as the host has it at hand for writing, and no log wants to know.
+ */
+TEST_F(nonpaged, pages_around)
+{
+	const unsigned int pages = 64;
+	char *mem = memory_alloc(pages * PAGE, PAGE);
+	long faults, mapped;
+	unsigned int i;
+
+	vcpu_start(&self->vcpu, &self->vm, MODE_PROTECTED);
+	if (module_parameter("ept") != 'N' || statistic(self, "pages_4k") < 0)
+		SKIP(return, "for guests on our own tables");
+	vm_load(&self->vm, CODE_GPA, pages32);
+	madvise(mem, pages * PAGE, MADV_NOHUGEPAGE);
+	for (i = 0; i < pages; i++)
+		*(uint32_t *)(mem + i * PAGE) = i + 1;
+	/* One that the host does not have, and one that may not be written. */
+	ASSERT_EQ(madvise(mem + 18 * PAGE, PAGE, MADV_DONTNEED), 0);
+	ASSERT_EQ(mprotect(mem + 26 * PAGE, PAGE, PROT_READ), 0);
+	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, (pages - 3) * PAGE, mem), 0);
+	ASSERT_EQ(run_pages(self, SLOT_GPA, 1), 0);
+
+#define EXPECT_FAULTS_AND_PAGES(first, count, new_faults, new_pages) do {	\
+	faults = statistic(self, "pf_fixed");					\
+	mapped = statistic(self, "pages_4k");					\
+	ASSERT_EQ(run_pages(self, SLOT_GPA + (first) * PAGE, count), 0);	\
+	EXPECT_EQ(statistic(self, "pf_fixed") - faults, new_faults);		\
+	EXPECT_EQ(statistic(self, "pages_4k") - mapped, new_pages);		\
+} while (0)
+	/* The rest of the first group is there. */
+	EXPECT_FAULTS_AND_PAGES(1, 7, 0, 0);
+	/* In the middle of a group, from there on; then what is in front. */
+	EXPECT_FAULTS_AND_PAGES(11, 5, 1, 5);
+	EXPECT_FAULTS_AND_PAGES(8, 3, 1, 3);
+	/* What follows one that is not there is not brought in; to be written, it faults again. */
+	EXPECT_FAULTS_AND_PAGES(16, 2, 1, 2);
+	EXPECT_FAULTS_AND_PAGES(18, 1, 2, 6);
+	EXPECT_EQ(*(uint32_t *)(mem + 18 * PAGE), 0);
+	/* The client may write none from 26 on, in one go. */
+	EXPECT_FAULTS_AND_PAGES(24, 2, 1, 2);
+	/* No further than the slot. */
+	EXPECT_FAULTS_AND_PAGES(56, 5, 1, 5);
+	for (i = 0; i < 17; i++)
+		EXPECT_EQ(((uint32_t *)(mem + i * PAGE))[1], i + 1);
+
+	/* Where writes are logged, each page has faults of its own, to be read and written. */
+	ASSERT_EQ(mprotect(mem + 26 * PAGE, PAGE, PROT_READ | PROT_WRITE), 0);
+	ASSERT_EQ(vm_set_slot(&self->vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA,
+			      (pages - 3) * PAGE, mem), 0);
+	EXPECT_FAULTS_AND_PAGES(40, 4, 8, 4);
+}
+
 TEST_F(nonpaged, large_pages)
 {
 	const unsigned int pages = SZ_2M / PAGE;
