@@ -140,6 +140,8 @@ impl Owned {
         if load == Load::Moved {
             host_state::write_per_cpu(&current, preempt);
             state.owed = Owed::ALL;
+            // Another CPU's time-stamp counter, or this one's after the system slept, says something else.
+            state.recheck_timer();
         }
         (current, state)
     }

@@ -4,6 +4,7 @@
 //!
 //! A fetch may take for ever, as where a handler in user space has to give the page, and its process may
 //! end meanwhile. So nobody waits for one but who removes the module: the [`Queue`] does when it is dropped.
+//! And only so many are under way at a time: who gets none waits for the page, as all did without.
 
 use crate::{
     bindings,
@@ -33,6 +34,13 @@ use kernel::{
         WorkItem, //
     }, //
 };
+
+/// The most fetches that are not over, of all processes: fewer than a queue works on at a time, so that
+/// those that take for ever keep no other from its turn.
+const MOST: i32 = 256;
+
+/// How many are not over.
+static UNDER_WAY: Atomic<i32> = Atomic::new(0);
 
 /// Kernel threads that fetch pages.
 ///
@@ -93,7 +101,21 @@ impl_has_work! {
 
 impl<T: Fetched> Fetch<T> {
     /// Has the page behind `hva` of the calling process brought in, to be written.
+    ///
+    /// Fails with `EBUSY` if too many fetches are under way, and with `ENOMEM`.
     pub(crate) fn start(queue: &Queue, hva: Hva, listener: T, flags: Flags) -> Result<Arc<Self>> {
+        if UNDER_WAY.fetch_add(1, Relaxed) >= MOST {
+            UNDER_WAY.add(-1, Relaxed);
+            return Err(EBUSY);
+        }
+        let started = Self::enqueue(queue, hva, listener, flags);
+        if started.is_err() {
+            UNDER_WAY.add(-1, Relaxed);
+        }
+        started
+    }
+
+    fn enqueue(queue: &Queue, hva: Hva, listener: T, flags: Flags) -> Result<Arc<Self>> {
         let mm = ARef::from(&**current!().mm().ok_or(ESRCH)?);
         let fetch = Arc::pin_init(
             pin_init!(Self {
@@ -135,6 +157,7 @@ impl<T: Fetched> WorkItem for Fetch<T> {
                 unsafe { bindings::kvm_rs_fault_in(mm.as_raw().cast(), address) };
             }
         }
+        UNDER_WAY.add(-1, Relaxed);
         this.over.store(true, Release);
         this.listener.fetched();
     }

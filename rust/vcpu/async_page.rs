@@ -385,13 +385,16 @@ impl Owned {
 
 /// Maps a page that has come, so that the guest need not ask for it again. What it does with it, it tells
 /// then.
+///
+/// If it is away still, since it could not be fetched to be written, the vCPU waits for it: the guest would
+/// only ask again.
 fn map(vm: &Vm, vcpu: &Vcpu, gpa: Gpa) {
     let access = FaultAccess {
         read: true,
         write: false,
         execute: false,
     };
-    if let Ok(Resolved::Mapped) = vm.mmu().fault(gpa, access, vcpu.ring(), Wait::No) {
+    if let Ok(Resolved::Mapped) = vm.mmu().fault(gpa, access, vcpu.ring(), Wait::Yes) {
         vcpu.count_event(Event::FaultFixed);
     }
 }

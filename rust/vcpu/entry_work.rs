@@ -47,6 +47,13 @@ impl State {
         }
     }
 
+    /// Has a timer that is set end the next stay in the guest at once, for its time to be computed anew.
+    pub(super) fn recheck_timer(&mut self) {
+        if self.timer.is_set() {
+            self.set_timer(Some(0));
+        }
+    }
+
     /// Has the CPU's timer end the stay in the guest at this time of the host's time-stamp counter, or not
     /// any more.
     pub(super) fn set_timer(&mut self, deadline: Option<u64>) {

@@ -99,6 +99,7 @@ impl Owned {
         self.state.settle_payload(vm);
         self.with_vmcs(|vmcs, state| {
             state.follow_nmi_handler(vmcs);
+            state.leave_nmi_handler();
             state.collect_nmis(vcpu, vmcs);
             let blocking = vmcs.read(field::GUEST_INTERRUPTIBILITY);
             EventState {
