@@ -507,6 +507,23 @@ TEST_F(async_pf, waits_without_interrupt_delivery)
 	WAITS(self, false);
 }
 
+/* A page that is not brought in for writing, as nobody may: the vCPU has to wait for it itself. */
+TEST_F(async_pf, waits_where_only_reads_are_allowed)
+{
+	ASSERT_EQ(mprotect(self->mem, PAGES * PAGE, PROT_READ), 0);
+	make_user(&self->vcpu);
+	enable(&self->vcpu, ENABLED);
+	vm_load(&self->vm, CODE_GPA, touch);
+	vm_load(&self->vm, ELSE_GPA, count);
+	prepare(&self->vcpu, 5, ELSE_GPA, true);
+	start(self);
+	ASSERT_TRUE(wait_asked(self->uffd, self->mem, 5));
+	usleep(20000);
+	fill(self->uffd, self->mem, 5);
+	EXPECT_DONE(self, 5);
+	EXPECT_LE(n_ready(self), 1);
+}
+
 /* Where HLT does not exit, a vCPU that is not told does not wait as if in HLT. */
 TEST_F(async_pf, waits_where_hlt_does_not_exit)
 {
