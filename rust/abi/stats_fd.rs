@@ -198,13 +198,13 @@ static VCPU: &[Stat<Vcpu>] = &[
     }),
     Stat::nanoseconds(c"halt_wait_ns", |vcpu| vcpu.events(Event::HaltWaitNs)),
     Stat::histogram(c"halt_poll_success_hist", |vcpu, bucket| {
-        vcpu.bucket(Histogram::HaltPollSuccess, bucket)
+        vcpu.bucket(Histogram::PollSuccess, bucket)
     }),
     Stat::histogram(c"halt_poll_fail_hist", |vcpu, bucket| {
-        vcpu.bucket(Histogram::HaltPollFail, bucket)
+        vcpu.bucket(Histogram::PollFail, bucket)
     }),
     Stat::histogram(c"halt_wait_hist", |vcpu, bucket| {
-        vcpu.bucket(Histogram::HaltWait, bucket)
+        vcpu.bucket(Histogram::Wait, bucket)
     }),
     Stat::boolean(c"blocking", |vcpu| u64::from(vcpu.is_blocking())),
     Stat::cumulative(c"directed_yield_attempted", |vcpu| {

@@ -140,10 +140,10 @@ fn poll_and_sleep(vm: &Vm, vcpu: &Vcpu, state: &mut State) -> bool {
         if came {
             vcpu.count_event(Event::HaltSuccessfulPoll);
             vcpu.add_to_event(Event::HaltPollSuccessNs, polled_ns);
-            vcpu.add_to_histogram(Histogram::HaltPollSuccess, polled_ns);
+            vcpu.add_to_histogram(Histogram::PollSuccess, polled_ns);
         } else {
             vcpu.add_to_event(Event::HaltPollFailNs, polled_ns);
-            vcpu.add_to_histogram(Histogram::HaltPollFail, polled_ns);
+            vcpu.add_to_histogram(Histogram::PollFail, polled_ns);
         }
     }
     let mut interrupted = false;
@@ -159,7 +159,7 @@ fn poll_and_sleep(vm: &Vm, vcpu: &Vcpu, state: &mut State) -> bool {
         if waits {
             let waited_ns = end.saturating_sub(polled_until);
             vcpu.add_to_event(Event::HaltWaitNs, waited_ns);
-            vcpu.add_to_histogram(Histogram::HaltWait, waited_ns);
+            vcpu.add_to_histogram(Histogram::Wait, waited_ns);
         }
     }
     if polls {

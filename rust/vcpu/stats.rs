@@ -81,20 +81,20 @@ impl Event {
     const COUNT: usize = Self::Invalidated as usize + 1;
 }
 
-/// How long something took, counted by the power of two that bounds the nanoseconds.
+/// How long something about a halt took, counted by the power of two that bounds the nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Histogram {
     /// A halted vCPU polled with success.
-    HaltPollSuccess,
+    PollSuccess,
     /// It polled in vain.
-    HaltPollFail,
+    PollFail,
     /// It slept.
-    HaltWait,
+    Wait,
 }
 
 impl Histogram {
     /// The number of histograms.
-    const COUNT: usize = Self::HaltWait as usize + 1;
+    const COUNT: usize = Self::Wait as usize + 1;
 
     /// The number of buckets of each.
     pub(crate) const BUCKETS: usize = 32;
