@@ -120,6 +120,8 @@ pub(crate) enum Later {
     Spin,
     /// An instruction that this CPU does not have.
     InvalidOpcode,
+    /// Nothing: an interrupt waits whose end the guest may tell without an exit.
+    OfferEoi,
 }
 
 /// Does what the exit needs.
@@ -167,10 +169,11 @@ pub(crate) fn handle(
             Step::Resume
         }
         Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
-        Exit::PreemptionTimer => {
-            vcpu.on_timer(state);
-            Step::Resume
+        // The end of the timer's interrupt may be offered before the guest takes it.
+        Exit::PreemptionTimer if vcpu.on_timer(state) && state.pv_eoi.is_used() => {
+            Step::Later(Later::OfferEoi)
         }
+        Exit::PreemptionTimer => Step::Resume,
         // Handled directly after the exit, as NMIs are.
         Exit::ExternalInterrupt(_) => Step::Resume,
         Exit::Rdmsr => resume_if(state.rdmsr(vm, vcpu, vmcs)),
@@ -576,6 +579,7 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
             Ok(Next::Resume)
         }
         Later::InvalidOpcode => hypercall::fix(vm, vcpu, owned),
+        Later::OfferEoi => Ok(Next::Resume),
     }
 }
 

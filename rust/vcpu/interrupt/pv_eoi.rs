@@ -72,7 +72,7 @@ impl PvEoi {
 
     /// Returns whether the guest uses the byte.
     #[inline]
-    fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         self.msr & ENABLED != 0
     }
 

@@ -70,14 +70,17 @@ impl Vcpu {
     }
 
     /// Brings the local APIC's timer up to date: it expires if its time has come, and what tells of the next
-    /// time is armed.
+    /// time is armed. Returns whether it expired.
     ///
     /// To be called when [`Request::Timer`] was taken, when the CPU's timer ended the stay in the guest, and
     /// after the guest's TSC was set.
-    pub(crate) fn on_timer(&self, state: &mut State) {
-        if let Some(owned) = &state.lapic {
-            let wanted = owned.timer().armed();
-            self.arm_timer_by(state, wanted, By::Cpu);
+    pub(crate) fn on_timer(&self, state: &mut State) -> bool {
+        match &state.lapic {
+            Some(owned) => {
+                let wanted = owned.timer().armed();
+                self.arm_timer_by(state, wanted, By::Cpu)
+            }
+            None => false,
         }
     }
 
