@@ -126,6 +126,7 @@ impl Hypervisor {
                 vnmi: wanted.vnmi,
                 ept_ad: wanted.eptad,
                 pml: wanted.pml,
+                dirty_bits: wanted.dirty_bits,
                 flexpriority: wanted.flexpriority,
                 preemption_timer: wanted.preemption_timer,
                 apicv: wanted.apicv,
@@ -146,6 +147,7 @@ impl Hypervisor {
             unrestricted_guest: capabilities.unrestricted_guest(),
             eptad: capabilities.ept_ad(),
             pml: capabilities.pml(),
+            dirty_bits: capabilities.dirty_bits(),
             preemption_timer: capabilities.preemption_timer().is_some(),
             apicv: capabilities.apicv(),
         });

@@ -97,6 +97,7 @@ use crate::{
     memory::{
         Change,
         DirtyRing,
+        GfnRange,
         GuestMemory,
         Owner,
         Region, //
@@ -139,6 +140,8 @@ pub(crate) enum Tables {
         a_d: bool,
         /// The processor logs the pages whose dirty bit it sets.
         pml: bool,
+        /// Pages that were written are found by that bit, where the processor does not log them.
+        dirty_bits: bool,
         /// Pages of 2 MiB.
         huge_2m: bool,
         /// Pages of 1 GiB.
@@ -283,12 +286,15 @@ impl<R: RemoteFlush> Mmu<R> {
                 levels,
                 a_d,
                 pml,
+                dirty_bits,
                 huge_2m,
                 huge_1g,
             } => {
                 let sizes = Sizes { huge_2m, huge_1g };
                 let tracking = if a_d && pml {
                     Tracking::ProcessorLog
+                } else if a_d && dirty_bits {
+                    Tracking::DirtyBits
                 } else {
                     Tracking::WriteProtection
                 };
@@ -567,6 +573,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         while gfns.peek().is_some() {
             let locked = self.direct.exclude();
             for gfns in gfns.by_ref().take(RANGES_AT_ONCE) {
+                self.save_writes(&locked, gfns);
                 self.direct.zap_range(&locked, gfns);
             }
             self.direct.settle(locked, &*self.remote, may_yield);
@@ -577,6 +584,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     fn zap_all(&self) {
         let locked = self.direct.exclude();
         self.invalidation.advance();
+        self.save_writes(&locked, GfnRange::ALL);
         self.direct.zap_all(&locked);
         self.direct.settle(locked, &*self.remote, true);
     }

@@ -168,6 +168,7 @@ impl Vm {
                 levels: Level::Level4,
                 a_d: capabilities.ept_ad(),
                 pml: capabilities.pml(),
+                dirty_bits: capabilities.dirty_bits(),
                 huge_2m: ept.page_2m(),
                 huge_1g: ept.page_1g(),
             }

@@ -246,6 +246,7 @@ void kvm_rs_signals_unblock(void);
  * @unrestricted_guest: Run real mode and nonpaged guests in hardware
  * @eptad:	Use accessed and dirty bits of EPT entries
  * @pml:	Log dirty pages in hardware
+ * @dirty_bits:	Find dirty pages by dirty bits, without a log of hardware
  * @preemption_timer: Use the VMX-preemption timer for local APICs' timers
  * @apicv:	Virtualise local APICs in hardware, with posted interrupts
  *
@@ -259,6 +260,7 @@ struct kvm_rs_parameters {
 	bool unrestricted_guest;
 	bool eptad;
 	bool pml;
+	bool dirty_bits;
 	bool preemption_timer;
 	bool apicv;
 };

@@ -28,6 +28,7 @@ struct kvm_rs_parameters kvm_rs_parameters = {
 	.unrestricted_guest = true,
 	.eptad = true,
 	.pml = true,
+	.dirty_bits = false,
 	.preemption_timer = true,
 	.apicv = false,
 };
@@ -46,6 +47,8 @@ module_param_named(eptad, kvm_rs_parameters.eptad, bool, 0444);
 MODULE_PARM_DESC(eptad, "Use accessed and dirty bits of extended page tables");
 module_param_named(pml, kvm_rs_parameters.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "Log dirty pages in hardware");
+module_param_named(dirty_bits, kvm_rs_parameters.dirty_bits, bool, 0444);
+MODULE_PARM_DESC(dirty_bits, "Find dirty pages by dirty bits of extended page tables, where hardware keeps no log");
 module_param_named(preemption_timer, kvm_rs_parameters.preemption_timer, bool, 0444);
 MODULE_PARM_DESC(preemption_timer, "Use the VMX-preemption timer for local APICs' timers");
 module_param_named(enable_apicv, kvm_rs_parameters.apicv, bool, 0444);

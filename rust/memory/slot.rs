@@ -37,6 +37,14 @@ pub(crate) struct GfnRange {
     pub(crate) end: Gfn,
 }
 
+impl GfnRange {
+    /// All frames.
+    pub(crate) const ALL: Self = Self {
+        start: Gfn::new(0),
+        end: Gfn::new(u64::MAX),
+    };
+}
+
 /// A number that names a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SlotId(pub(crate) u16);

@@ -115,6 +115,12 @@ impl Slots {
             .filter_map(move |slot| slot.gfns_at(start, end))
     }
 
+    /// Returns the slots that have a frame of `range`.
+    pub(crate) fn of_range(&self, range: GfnRange) -> impl Iterator<Item = &Arc<Slot>> {
+        self.by_gfn
+            .overlapping(range.start.value()..range.end.value())
+    }
+
     /// Returns whether a slot other than number `except` shares a frame with `range`.
     pub(crate) fn overlaps(&self, range: GfnRange, except: SlotId) -> bool {
         self.by_gfn

@@ -9,8 +9,9 @@
 //! # Why no write is lost
 //!
 //! A fault disarms and marks under the tables' lock, and taking marks and arming pages excludes it. The
-//! processor disarms and logs in one step, and its log is emptied after every exit. So a page that is
-//! not armed is marked, or logged, or was marked when its mark was last taken. In the last case
+//! processor disarms and logs in one step, and its log is emptied after every exit. Where it keeps none
+//! but sets dirty bits, these are looked for before marks are taken, and when an entry is taken out. So a page that is not armed is marked, or logged, or its bit is set, or it was
+//! marked when its mark was last taken. In the last case
 //! processors may still have the old translation: they forget it before the client is answered, so what
 //! they wrote until then is there when the client looks at the memory.
 //!
@@ -84,12 +85,14 @@ pub(super) enum Tracking {
     /// The dirty bit is clear: the processor logs that it sets it. Large pages, of which a part would be
     /// dirty, are protected all the same.
     ProcessorLog,
+    /// The dirty bit is clear: the processor sets it, and who asks for the log looks for it. Likewise.
+    DirtyBits,
 }
 
 impl Tracking {
     /// Returns whether pages of size `level` are armed by their dirty bit.
     fn is_by_bit(self, level: Level) -> bool {
-        self == Self::ProcessorLog && level == Level::Page4K
+        self != Self::WriteProtection && level == Level::Page4K
     }
 
     /// Returns whether `leaf` of size `level` is armed.
@@ -120,7 +123,7 @@ impl Tracking {
 
     /// Returns whether a page may be mapped writable that is not written yet.
     pub(super) fn lets_write(self) -> bool {
-        self == Self::ProcessorLog
+        self != Self::WriteProtection
     }
 }
 
@@ -196,6 +199,35 @@ impl<F: EntryFormat> DirectMmu<F> {
                         if let Some(entry) = table.entry(Gfn::new(frame)) {
                             arm(&entry, by);
                         }
+                    }
+                }
+            }
+            gfn = Gfn::new(end);
+        }
+    }
+
+    /// Calls `f` for each page of 4 KiB in `range` that the guest can write.
+    fn for_each_writable<'x>(
+        &self,
+        locked: &Exclusive<'x, F>,
+        range: GfnRange,
+        mut f: impl FnMut(Gfn, &Leaf, &EntryRef<'_, F, Exclusive<'x, F>>),
+    ) {
+        let mut gfn = range.start;
+        while gfn < range.end {
+            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
+                return;
+            };
+            let level = step.entry.level();
+            let end = level.align(gfn).value().saturating_add(level.pages());
+            if let Content::Table(table) = step.content {
+                for frame in (gfn.value()..end.min(range.end.value())).map(Gfn::new) {
+                    let Some(entry) = table.entry(frame) else {
+                        break;
+                    };
+                    match entry.load() {
+                        (_, Content::Leaf(leaf)) if leaf.access.write => f(frame, &leaf, &entry),
+                        _ => {}
                     }
                 }
             }
@@ -279,7 +311,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let slot = update.logging_slot(id)?;
         let log = slot.log().ok_or(ENOENT)?;
         let manual = self.memory.logging().manual;
-        self.gather_writes();
+        self.gather_writes(&slot, slot.gfns());
         // Faults that were under way have marked what they disarmed.
         drop(self.direct.exclude());
         let mut words = KVec::new();
@@ -332,7 +364,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             let mask = word.take();
             if mask != 0 {
                 self.direct
-                    .arm_masked(&locked, &mut place, gfn, mask, self.tracking);
+                    .arm_masked(&locked, &mut place, gfn, mask, self.tracking());
             }
             let _ = words.push_within_capacity(mask);
             gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
@@ -354,7 +386,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         if pages > rest || (pages < rest && pages % WORD_PAGES != 0) {
             return Err(EINVAL);
         }
-        self.gather_writes();
+        self.gather_writes(&slot, slot.gfns());
         let start = usize::try_from(first / WORD_PAGES)?;
         let count = usize::try_from(pages.div_ceil(WORD_PAGES))?;
         let mut owed = RestrictionOwed::NONE;
@@ -378,7 +410,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
                 let mask = word.take_masked(mask);
                 if mask != 0 {
                     self.direct
-                        .arm_masked(&locked, &mut place, gfn, mask, self.tracking);
+                        .arm_masked(&locked, &mut place, gfn, mask, self.tracking());
                 }
                 gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
             }
@@ -482,7 +514,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         while let Some(dirty) = next {
             if let Some(gfn) = slots.gfn_of(dirty) {
                 self.direct
-                    .arm_page(&locked, &mut place, gfn, self.tracking);
+                    .arm_page(&locked, &mut place, gfn, self.tracking());
             }
             count = count.saturating_add(1);
             next = if count < RESETS_AT_ONCE {
@@ -495,10 +527,62 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         count
     }
 
-    /// Has all pages marked that were written so far.
-    fn gather_writes(&self) {
-        if self.tracking == Tracking::ProcessorLog {
-            self.remote.gather_writes();
+    /// Returns by what writes are noticed.
+    pub(super) fn tracking(&self) -> Tracking {
+        match self.tracking {
+            // A ring is to tell of a write when it is made.
+            Tracking::DirtyBits if self.memory.rings().are_used() => Tracking::WriteProtection,
+            tracking => tracking,
+        }
+    }
+
+    /// Returns whether dirty bits may be the only trace of writes that a log is to tell of.
+    pub(super) fn looks_for_writes(&self) -> bool {
+        self.logging_slots.load(Relaxed) != 0 && self.tracking() == Tracking::DirtyBits
+    }
+
+    /// Has all pages of `range`, in a slot that logs, marked that were written so far.
+    fn gather_writes(&self, slot: &Slot, range: GfnRange) {
+        match self.tracking() {
+            Tracking::WriteProtection => {}
+            Tracking::ProcessorLog => self.remote.gather_writes(),
+            Tracking::DirtyBits => {
+                for range in chunks(range) {
+                    let locked = self.direct.exclude();
+                    self.direct
+                        .for_each_writable(&locked, range, |gfn, leaf, _| {
+                            if leaf.dirty {
+                                slot.mark_dirty(gfn, None);
+                            }
+                        });
+                    drop(locked);
+                    user_page::cond_resched();
+                }
+            }
+        }
+    }
+
+    /// Takes out the pages of `range` that the guest can write, and marks those that it wrote, if their dirty
+    /// bits are the only trace of that. To be called before `range` is taken out in another way.
+    pub(super) fn save_writes(&self, locked: &Exclusive<'_, F>, range: GfnRange) {
+        if !self.looks_for_writes() {
+            return;
+        }
+        for slot in self.memory.snapshot().of_range(range) {
+            if slot.log().is_none() {
+                continue;
+            }
+            let range = GfnRange {
+                start: range.start.max(slot.gfns().start),
+                end: range.end.min(slot.gfns().end),
+            };
+            self.direct
+                .for_each_writable(locked, range, |gfn, _, entry| {
+                    // Until it is out, the processor may set the bit.
+                    if entry.take_out_used() {
+                        slot.mark_dirty(gfn, None);
+                    }
+                });
         }
     }
 
@@ -539,7 +623,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         self.split_early(slot.gfns());
         for range in chunks(slot.gfns()) {
             let locked = self.direct.exclude();
-            self.direct.arm_range(&locked, range, self.tracking);
+            self.direct.arm_range(&locked, range, self.tracking());
             owed.add(locked.restricted());
             drop(locked);
             user_page::cond_resched();

@@ -32,6 +32,7 @@ use crate::{
     },
     memory::{
         DirtyRing,
+        GfnRange,
         Slot, //
     },
     x86::addr::{
@@ -340,6 +341,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     fn clear_way(&self, found: &Found<'_>, mapping: &Mapping) {
         let locked = self.direct.exclude();
         if !self.is_stale(found.sample, found.hva, mapping.level) {
+            let start = mapping.level.align(mapping.gfn);
+            let end = Gfn::new(start.value().saturating_add(mapping.level.pages()));
+            self.save_writes(&locked, GfnRange { start, end });
             self.direct.clear_way(&locked, mapping);
         }
         self.direct.settle(locked, &*self.remote, true);
@@ -363,7 +367,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let pfn = found.page.pfn().value();
         let host_writable = found.page.is_writable() && !found.slot.flags().read_only;
         let log = found.slot.flags().log_dirty;
-        let write = host_writable && (access.write || !log || self.tracking.lets_write());
+        let write = host_writable && (access.write || !log || self.tracking().lets_write());
         let memory_type = MemoryType::of(found.page.is_mmio(), self.memory_types());
         Mapping {
             gfn: found.gfn,

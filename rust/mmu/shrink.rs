@@ -94,6 +94,10 @@ impl<F: EntryFormat, R: RemoteFlush> Shrink for Core<F, R> {
         let before = self.direct.tables();
         let locked = self.direct.exclude();
         let start = Gfn::new(self.shrink_from.load(Relaxed));
+        if self.looks_for_writes() {
+            // Their dirty bits are the only trace of writes.
+            return 0;
+        }
         let next = self.direct.take_tables(&locked, start, wanted.min(MOST));
         self.shrink_from.store(next.value(), Relaxed);
         self.direct.settle(locked, &*self.remote, true);

@@ -656,12 +656,16 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
         }
     }
 
-    fn take_out_used(&self) {
+    /// Likewise, of one that is not empty; returns whether it was a page that the guest wrote, as its dirty
+    /// bit says.
+    pub(super) fn take_out_used(&self) -> bool {
+        let mut written = false;
         let bits = self.bits.xchg(0, Full);
         match F::decode(bits, self.level) {
             // Processors cache nothing of these.
-            Entry::Empty | Entry::Mmio => return,
-            Entry::Leaf(_) => {
+            Entry::Empty | Entry::Mmio => return false,
+            Entry::Leaf(leaf) => {
+                written = leaf.dirty;
                 let mut counts = self.guard.counts.take();
                 counts.add(self.level, 1);
                 self.guard.counts.set(counts);
@@ -682,6 +686,7 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
             }
         }
         self.guard.owed.set(true);
+        written
     }
 }
 

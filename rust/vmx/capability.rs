@@ -61,6 +61,8 @@ pub(crate) struct Wanted {
     pub(crate) ept_ad: bool,
     /// Page-modification logging.
     pub(crate) pml: bool,
+    /// Find pages that were written by their dirty bits, without such a log.
+    pub(crate) dirty_bits: bool,
     /// Virtualise accesses to the local APIC's page.
     pub(crate) flexpriority: bool,
     /// Use the VMX-preemption timer.
@@ -153,6 +155,7 @@ pub(crate) struct Capabilities {
     invept: Option<Invalidate>,
     invvpid: Option<Invalidate>,
     ept_ad: bool,
+    dirty_bits: bool,
     tpr_shadow: bool,
     perf_global_ctrl: bool,
     preemption_timer: Option<Rate>,
@@ -284,6 +287,9 @@ impl Capabilities {
             invept,
             invvpid,
             ept_ad,
+            dirty_bits: wanted.dirty_bits
+                && ept_ad
+                && secondary_controls & secondary::ENABLE_PML == 0,
             tpr_shadow,
             perf_global_ctrl,
             preemption_timer,
@@ -414,6 +420,11 @@ impl Capabilities {
     /// Returns whether the CPU logs which pages are written.
     pub(crate) const fn pml(&self) -> bool {
         self.secondary & secondary::ENABLE_PML != 0
+    }
+
+    /// Returns whether pages that were written are found by their dirty bits.
+    pub(crate) const fn dirty_bits(&self) -> bool {
+        self.dirty_bits
     }
 
     /// Returns how the VMX-preemption timer counts, if it is used.
