@@ -182,32 +182,9 @@ impl<F: EntryFormat> DirectMmu<F> {
         }
     }
 
-    /// Arms all pages of `range`, and larger ones that share a frame with it.
-    fn arm_range(&self, locked: &Exclusive<'_, F>, range: GfnRange, by: Tracking) {
-        let mut gfn = range.start;
-        while gfn < range.end {
-            let Some(step) = Walk::new(locked, gfn).last(Level::Page2M) else {
-                return;
-            };
-            let level = step.entry.level();
-            let end = level.align(gfn).value().saturating_add(level.pages());
-            match step.content {
-                Content::Empty | Content::Mmio => {}
-                Content::Leaf(_) => arm(&step.entry, by),
-                Content::Table(table) => {
-                    for frame in gfn.value()..end.min(range.end.value()) {
-                        if let Some(entry) = table.entry(Gfn::new(frame)) {
-                            arm(&entry, by);
-                        }
-                    }
-                }
-            }
-            gfn = Gfn::new(end);
-        }
-    }
-
-    /// Calls `f` for each page of 4 KiB in `range` that the guest can write.
-    fn for_each_writable<'x>(
+    /// Calls `f` for each page in `range`, and larger ones that share a frame with it, with its first frame
+    /// in `range` and its entry as it was seen.
+    fn for_each_leaf<'x>(
         &self,
         locked: &Exclusive<'x, F>,
         range: GfnRange,
@@ -220,19 +197,37 @@ impl<F: EntryFormat> DirectMmu<F> {
             };
             let level = step.entry.level();
             let end = level.align(gfn).value().saturating_add(level.pages());
-            if let Content::Table(table) = step.content {
-                for frame in (gfn.value()..end.min(range.end.value())).map(Gfn::new) {
-                    let Some(entry) = table.entry(frame) else {
-                        break;
-                    };
-                    match entry.load() {
-                        (_, Content::Leaf(leaf)) if leaf.access.write => f(frame, &leaf, &entry),
-                        _ => {}
+            match step.content {
+                Content::Empty | Content::Mmio => {}
+                Content::Leaf(leaf) => f(gfn, &leaf, &step.entry),
+                Content::Table(table) => {
+                    for frame in (gfn.value()..end.min(range.end.value())).map(Gfn::new) {
+                        let Some(entry) = table.entry(frame) else {
+                            break;
+                        };
+                        if let (_, Content::Leaf(leaf)) = entry.load() {
+                            f(frame, &leaf, &entry);
+                        }
                     }
                 }
             }
             gfn = Gfn::new(end);
         }
+    }
+
+    /// Calls `f` as [`Self::for_each_leaf`] for the pages of 4 KiB that the guest can write: larger ones are
+    /// protected where writes are logged.
+    fn for_each_writable<'x>(
+        &self,
+        locked: &Exclusive<'x, F>,
+        range: GfnRange,
+        mut f: impl FnMut(Gfn, &Leaf, &EntryRef<'_, F, Exclusive<'x, F>>),
+    ) {
+        self.for_each_leaf(locked, range, |gfn, leaf, entry| {
+            if leaf.access.write && entry.level() == Level::Page4K {
+                f(gfn, leaf, entry);
+            }
+        });
     }
 
     /// Lets the guest write `gfn` if the client could, as far as the tables tell; `None` if they do not.
@@ -311,7 +306,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let slot = update.logging_slot(id)?;
         let log = slot.log().ok_or(ENOENT)?;
         let manual = self.memory.logging().manual;
-        self.gather_writes(&slot, slot.gfns());
+        self.gather_writes();
+        self.look_for_writes(&slot);
         // Faults that were under way have marked what they disarmed.
         drop(self.direct.exclude());
         let mut words = KVec::new();
@@ -358,13 +354,13 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         chunk: impl Iterator<Item = LogWord<'a>>,
         words: &mut KVec<u64>,
     ) -> RestrictionOwed {
+        let by = self.tracking();
         let locked = self.direct.exclude();
         let (mut place, mut gfn) = (Place::nowhere(), word_gfn(slot, first));
         for word in chunk {
             let mask = word.take();
             if mask != 0 {
-                self.direct
-                    .arm_masked(&locked, &mut place, gfn, mask, self.tracking());
+                self.direct.arm_masked(&locked, &mut place, gfn, mask, by);
             }
             let _ = words.push_within_capacity(mask);
             gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
@@ -386,7 +382,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         if pages > rest || (pages < rest && pages % WORD_PAGES != 0) {
             return Err(EINVAL);
         }
-        self.gather_writes(&slot, slot.gfns());
+        self.gather_writes();
+        let by = self.tracking();
         let start = usize::try_from(first / WORD_PAGES)?;
         let count = usize::try_from(pages.div_ceil(WORD_PAGES))?;
         let mut owed = RestrictionOwed::NONE;
@@ -409,8 +406,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             for (word, mask) in log.words(index).zip(masks) {
                 let mask = word.take_masked(mask);
                 if mask != 0 {
-                    self.direct
-                        .arm_masked(&locked, &mut place, gfn, mask, self.tracking());
+                    self.direct.arm_masked(&locked, &mut place, gfn, mask, by);
                 }
                 gfn = Gfn::new(gfn.value().wrapping_add(WORD_PAGES));
             }
@@ -506,6 +502,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Takes up to [`RESETS_AT_ONCE`] harvested entries out of a ring; returns how many.
     fn reset_some(&self, ring: &DirtyRing, owed: &mut RestrictionOwed) -> usize {
         let Some(first) = ring.take() else { return 0 };
+        let by = self.tracking();
         let slots = self.memory.snapshot();
         let locked = self.direct.exclude();
         let mut place = Place::nowhere();
@@ -513,8 +510,7 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         let mut next = Some(first);
         while let Some(dirty) = next {
             if let Some(gfn) = slots.gfn_of(dirty) {
-                self.direct
-                    .arm_page(&locked, &mut place, gfn, self.tracking());
+                self.direct.arm_page(&locked, &mut place, gfn, by);
             }
             count = count.saturating_add(1);
             next = if count < RESETS_AT_ONCE {
@@ -541,24 +537,30 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         self.logging_slots.load(Relaxed) != 0 && self.tracking() == Tracking::DirtyBits
     }
 
-    /// Has all pages of `range`, in a slot that logs, marked that were written so far.
-    fn gather_writes(&self, slot: &Slot, range: GfnRange) {
-        match self.tracking() {
-            Tracking::WriteProtection => {}
-            Tracking::ProcessorLog => self.remote.gather_writes(),
-            Tracking::DirtyBits => {
-                for range in chunks(range) {
-                    let locked = self.direct.exclude();
-                    self.direct
-                        .for_each_writable(&locked, range, |gfn, leaf, _| {
-                            if leaf.dirty {
-                                slot.mark_dirty(gfn, None);
-                            }
-                        });
-                    drop(locked);
-                    user_page::cond_resched();
-                }
-            }
+    /// Has all pages marked that the processor has logged so far.
+    fn gather_writes(&self) {
+        if self.tracking == Tracking::ProcessorLog {
+            self.remote.gather_writes();
+        }
+    }
+
+    /// Has all pages of `slot`, which logs, marked whose dirty bit is the only trace of a write so far.
+    ///
+    /// Who takes marks out without that leaves the bits that are not marked yet.
+    fn look_for_writes(&self, slot: &Slot) {
+        if self.tracking() != Tracking::DirtyBits {
+            return;
+        }
+        for range in chunks(slot.gfns()) {
+            let locked = self.direct.exclude();
+            self.direct
+                .for_each_writable(&locked, range, |gfn, leaf, _| {
+                    if leaf.dirty {
+                        slot.mark_dirty(gfn, None);
+                    }
+                });
+            drop(locked);
+            user_page::cond_resched();
         }
     }
 
@@ -620,10 +622,12 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
     /// Arms all pages of the slot.
     fn start_log(&self, slot: &Slot) {
         let mut owed = RestrictionOwed::NONE;
+        let by = self.tracking();
         self.split_early(slot.gfns());
         for range in chunks(slot.gfns()) {
             let locked = self.direct.exclude();
-            self.direct.arm_range(&locked, range, self.tracking());
+            self.direct
+                .for_each_leaf(&locked, range, |_, _, entry| arm(entry, by));
             owed.add(locked.restricted());
             drop(locked);
             user_page::cond_resched();
