@@ -9,8 +9,8 @@
 //!
 //! # When it is off
 //!
-//! A vCPU does without APICv as long as there is a reason to ([`Inhibits`]). All of them are its own:
-//! nothing that the processor does depends on another vCPU's state, as it sends no IPIs to others.
+//! A vCPU does without APICv as long as there is a reason to, of those that KVM calls inhibits. All of
+//! them are its own: nothing that the processor does depends on another vCPU's state, as it sends no IPIs to others.
 //!
 //! # Who is told
 //!
@@ -40,37 +40,6 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Reasons for a vCPU to do without APICv, as bits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Inhibits(u32);
-
-impl Inhibits {
-    /// Accesses to the registers are not virtualised: the APIC is disabled, or its registers are not at
-    /// the usual address.
-    const ACCESSES: u32 = 1 << 0;
-    /// In xAPIC mode the guest gave the APIC another ID.
-    const ID_MODIFIED: u32 = 1 << 1;
-    /// The client that debugs the guest wants no interrupts delivered.
-    const DEBUG: u32 = 1 << 2;
-    /// The guest's task priority is elsewhere, where its client patched the accesses to it.
-    const PATCHED_TPR: u32 = 1 << 3;
-
-    /// Returns the reasons that hold among these.
-    fn of(reasons: [(u32, bool); 4]) -> Self {
-        Self(
-            reasons
-                .into_iter()
-                .filter(|(_, holds)| *holds)
-                .fold(0, |bits, (reason, _)| bits | reason),
-        )
-    }
-
-    /// Returns whether there is none.
-    fn is_none(self) -> bool {
-        self.0 == 0
-    }
-}
-
 /// Returns whether the ID in the registers is not the one that a vCPU with the number `id` starts with.
 fn is_id_modified(mode: Mode, xapic_id: u8, id: u32) -> bool {
     // CAST: The ID of xAPIC mode is the low byte.
@@ -78,20 +47,18 @@ fn is_id_modified(mode: Mode, xapic_id: u8, id: u32) -> bool {
 }
 
 impl InterruptController {
-    /// Returns the reasons for the vCPU to do without APICv if these accesses are virtualised.
-    fn inhibits(&self, state: &State, accesses: Accesses) -> Inhibits {
+    /// Returns whether nothing stands against APICv for the vCPU if these accesses are virtualised.
+    fn allows_apicv(&self, state: &State, accesses: Accesses) -> bool {
         let lapic = self.lapic();
-        let id_modified = is_id_modified(lapic.mode(), lapic.xapic_id(), lapic.id());
-        Inhibits::of([
-            (Inhibits::ACCESSES, accesses == Accesses::None),
-            (Inhibits::ID_MODIFIED, id_modified),
-            (Inhibits::DEBUG, state.guest_debug.blocks_interrupts()),
-            (Inhibits::PATCHED_TPR, state.vapic.is_used()),
-        ])
+        // The APIC is disabled, or its registers are not at the usual address.
+        accesses != Accesses::None
+            && !is_id_modified(lapic.mode(), lapic.xapic_id(), lapic.id())
+            // The client that debugs the guest wants no interrupts delivered.
+            && !state.guest_debug.blocks_interrupts()
+            // The guest's task priority is elsewhere, where its client patched the accesses to it.
+            && !state.vapic.is_used()
     }
-}
 
-impl InterruptController {
     /// Takes into account that the processor keeps IRR and ISR from now on, or no longer does.
     pub(super) fn change_hands(&self, processor: bool) {
         if processor {
@@ -108,7 +75,7 @@ impl Vcpu {
         state.apicv.is_available()
             && self
                 .controller()
-                .is_some_and(|controller| controller.inhibits(state, accesses).is_none())
+                .is_some_and(|controller| controller.allows_apicv(state, accesses))
     }
 
     /// Has the vCPU look before its next VM entry whether it is to have APICv.
@@ -178,7 +145,7 @@ impl Owned {
     }
 }
 
-#[kunit_tests(kvm_rs_apicv_inhibits)]
+#[kunit_tests(kvm_rs_apicv_use)]
 mod tests {
     use super::*;
     use crate::lapic::{
@@ -190,23 +157,6 @@ mod tests {
         PostedInterrupts,
         Reset, //
     };
-
-    #[test]
-    fn any_reason_inhibits() {
-        let none = [
-            (Inhibits::ACCESSES, false),
-            (Inhibits::ID_MODIFIED, false),
-            (Inhibits::DEBUG, false),
-            (Inhibits::PATCHED_TPR, false),
-        ];
-        assert!(Inhibits::of(none).is_none());
-        for index in 0..none.len() {
-            let mut one = none;
-            one[index].1 = true;
-            assert_eq!(Inhibits::of(one), Inhibits(1 << index));
-            assert!(!Inhibits::of(one).is_none());
-        }
-    }
 
     #[test]
     fn the_id_counts_in_xapic_mode_only() {
