@@ -4,6 +4,7 @@
  * in each mode it is never early and rarely more than a tick of the host late. Where
  * the CPU's VMX-preemption timer serves for that, it is what ends the stay.
  */
+#include <linux/kvm_para.h>
 #include <sched.h>
 
 #include "irq.h"
@@ -19,6 +20,8 @@
 #define EARLY		0x102010UL	/* how often one was early */
 #define LATE		0x102018UL	/* how often one was more than %r11 late */
 #define WORST		0x102020UL	/* how late one was at most */
+#define PV_EOI		0x102040UL	/* where an end may be told without an exit */
+#define PV_ENDS		0x102048UL	/* how often it was */
 
 #define MODE_ONE_SHOT	0
 #define MODE_PERIODIC	0x20000
@@ -45,6 +48,25 @@ GUEST_CODE(on_timer, 64,
 	"	movl $0xfee000b0, %eax\n"
 	"	movl $0, (%rax)\n"
 	"	popq %rdx\n"
+	"	popq %rax\n"
+	"	iretq\n");
+
+/* The same, for a guest that knows of KVM. */
+GUEST_CODE(on_timer_pv, 64,
+	"	pushq %rax\n"
+	"	pushq %rdx\n"
+	"	rdtsc\n"
+	"	shlq $32, %rdx\n"
+	"	orq %rdx, %rax\n"
+	"	movq %rax, 0x102000\n"
+	"	incq 0x102008\n"
+	"	btrl $0, 0x102040\n"
+	"	jnc 1f\n"
+	"	incq 0x102048\n"
+	"	jmp 2f\n"
+	"1:	movl $0xfee000b0, %eax\n"
+	"	movl $0, (%rax)\n"
+	"2:	popq %rdx\n"
 	"	popq %rax\n"
 	"	iretq\n");
 
@@ -220,6 +242,17 @@ static long run_guest(struct vcpu *vcpu)
 TEST_F(apic_timer, deadline)
 {
 	EXPECT_IN_TIME(self, MODE_DEADLINE, SPIN);
+}
+
+/* The end of an interrupt is offered although it is due while the guest runs. */
+TEST_F(apic_timer, ends_without_an_exit)
+{
+	if (module_parameter("enable_apicv") == 'Y')
+		SKIP(return, "no end exits");
+	vm_load(&self->vm, HANDLER, on_timer_pv);
+	vcpu_set_msr(&self->vcpu, MSR_KVM_PV_EOI_EN, PV_EOI | 1);
+	EXPECT_IN_TIME(self, MODE_DEADLINE, SPIN);
+	EXPECT_GE(word(self, PV_ENDS), 18);
 }
 
 TEST_F(apic_timer, one_shot)
