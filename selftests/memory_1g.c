@@ -63,21 +63,6 @@ static uint64_t count_at(FIXTURE_DATA(memory_1g) *self, uint64_t gpa)
 	return vcpu_regs(&self->vcpu).rax;
 }
 
-static long value(FIXTURE_DATA(memory_1g) *self, const char *name)
-{
-	char path[200];
-	long number = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%d-%d/%s",
-		 device_is_kvm_rs() ? "kvm-rs" : "kvm", (int)getpid(), self->vm.fd, name);
-	f = fopen(path, "r");
-	if (!f || fscanf(f, "%ld", &number) != 1)
-		die("%s: %s", path, strerror(errno));
-	fclose(f);
-	return number;
-}
-
 static const uint64_t places[] = { 0, SZ_2M + 8, SZ_1G / 2 + PAGE, SZ_1G - 8 };
 
 #define COUNT_EVERYWHERE(value)							\
@@ -93,19 +78,19 @@ TEST_F(memory_1g, one_entry_maps_it)
 
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G, self->mem), 0);
 	count_at(self, DATA_GPA);
-	faults = value(self, "pf_fixed");
-	small = value(self, "pages_2m");
+	faults = vm_stat(&self->vm, "pf_fixed");
+	small = vm_stat(&self->vm, "pages_2m");
 	COUNT_EVERYWHERE(1);
-	EXPECT_EQ(value(self, "pages_1g"), 1);
-	EXPECT_EQ(value(self, "pages_2m"), small);
-	EXPECT_EQ(value(self, "pf_fixed"), faults + 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_2m"), small);
+	EXPECT_EQ(vm_stat(&self->vm, "pf_fixed"), faults + 1);
 
 	/* It goes, and comes again. */
 	ASSERT_EQ(mprotect(self->mem, SZ_1G, PROT_READ), 0);
-	EXPECT_EQ(value(self, "pages_1g"), 0);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 0);
 	ASSERT_EQ(mprotect(self->mem, SZ_1G, PROT_READ | PROT_WRITE), 0);
 	COUNT_EVERYWHERE(2);
-	EXPECT_EQ(value(self, "pages_1g"), 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 1);
 }
 
 TEST_F(memory_1g, logged_and_rejoined)
@@ -116,10 +101,10 @@ TEST_F(memory_1g, logged_and_rejoined)
 
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G, self->mem), 0);
 	COUNT_EVERYWHERE(1);
-	EXPECT_EQ(value(self, "pages_1g"), 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 1);
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, SZ_1G,
 			      self->mem), 0);
-	EXPECT_EQ(value(self, "pages_1g"), 0);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 0);
 	xioctl(self->vm.fd, KVM_GET_DIRTY_LOG, &log);
 	COUNT_EVERYWHERE(2);
 	xioctl(self->vm.fd, KVM_GET_DIRTY_LOG, &log);
@@ -130,7 +115,7 @@ TEST_F(memory_1g, logged_and_rejoined)
 		EXPECT_TRUE(bitmap[places[i] / PAGE / 64] >> places[i] / PAGE % 64 & 1);
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G, self->mem), 0);
 	COUNT_EVERYWHERE(3);
-	EXPECT_EQ(value(self, "pages_1g"), 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 1);
 	munmap(bitmap, PAGES / 8);
 }
 
@@ -140,12 +125,12 @@ TEST_F(memory_1g, addresses_not_congruent)
 
 	/* All but the first 2 MiB, elsewhere by as much. */
 	count_at(self, DATA_GPA);
-	small = value(self, "pages_2m");
+	small = vm_stat(&self->vm, "pages_2m");
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G - SZ_2M, self->mem + SZ_2M), 0);
 	EXPECT_EQ(count_at(self, SLOT_GPA + 8), 1);
 	EXPECT_EQ(*(uint64_t *)(self->mem + SZ_2M + 8), 1);
-	EXPECT_EQ(value(self, "pages_1g"), 0);
-	EXPECT_EQ(value(self, "pages_2m"), small + 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 0);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_2m"), small + 1);
 }
 
 TEST_F(memory_1g, slot_smaller_than_page)
@@ -153,11 +138,11 @@ TEST_F(memory_1g, slot_smaller_than_page)
 	long small;
 
 	count_at(self, DATA_GPA);
-	small = value(self, "pages_2m");
+	small = vm_stat(&self->vm, "pages_2m");
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G - PAGE, self->mem), 0);
 	EXPECT_EQ(count_at(self, SLOT_GPA + 16), 1);
-	EXPECT_EQ(value(self, "pages_1g"), 0);
-	EXPECT_EQ(value(self, "pages_2m"), small + 1);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 0);
+	EXPECT_EQ(vm_stat(&self->vm, "pages_2m"), small + 1);
 }
 
 TEST_HARNESS_MAIN

@@ -49,30 +49,14 @@ FIXTURE(memory_flush) {
 	char *mem;
 };
 
-/* A statistic of the VM and its vCPU, in debugfs. */
-static long value(FIXTURE_DATA(memory_flush) *self, const char *name)
-{
-	char path[200];
-	long number = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%d-%d/%s",
-		 device_is_kvm_rs() ? "kvm-rs" : "kvm", (int)getpid(), self->vm.fd, name);
-	f = fopen(path, "r");
-	if (!f || fscanf(f, "%ld", &number) != 1)
-		die("%s: %s", path, strerror(errno));
-	fclose(f);
-	return number;
-}
-
 static long requests(FIXTURE_DATA(memory_flush) *self)
 {
-	return value(self, "remote_tlb_flush_requests");
+	return vm_stat(&self->vm, "remote_tlb_flush_requests");
 }
 
 static long kicks(FIXTURE_DATA(memory_flush) *self)
 {
-	return value(self, "remote_tlb_flush");
+	return vm_stat(&self->vm, "remote_tlb_flush");
 }
 
 static void pin(pthread_t thread, int cpu)
@@ -121,8 +105,8 @@ static void map_all(FIXTURE_DATA(memory_flush) *self)
 	vcpu_run_to_port(&self->vcpu, PORT_DONE);
 }
 
-#define EXPECT_ALL_MAPPED()	EXPECT_GE(value(self, "pages_4k"), PAGES)
-#define EXPECT_NONE_MAPPED()	EXPECT_LT(value(self, "pages_4k"), 64)
+#define EXPECT_ALL_MAPPED()	EXPECT_GE(vm_stat(&self->vm, "pages_4k"), PAGES)
+#define EXPECT_NONE_MAPPED()	EXPECT_LT(vm_stat(&self->vm, "pages_4k"), 64)
 
 TEST_F(memory_flush, one_flush_for_many_pages)
 {
@@ -185,8 +169,8 @@ TEST_F(memory_flush, a_vcpu_outside_of_the_guest_is_left_alone)
 	long flushes, exits, before, kicked;
 
 	map_all(self);
-	flushes = value(self, "tlb_flush");
-	exits = value(self, "exits");
+	flushes = vm_stat(&self->vm, "tlb_flush");
+	exits = vm_stat(&self->vm, "exits");
 	before = requests(self);
 	kicked = kicks(self);
 	ASSERT_EQ(madvise(self->mem, SIZE, MADV_DONTNEED), 0);
@@ -194,11 +178,11 @@ TEST_F(memory_flush, a_vcpu_outside_of_the_guest_is_left_alone)
 	ASSERT_EQ(mprotect(self->mem, SIZE, PROT_READ | PROT_WRITE), 0);
 	EXPECT_GT(requests(self), before);
 	EXPECT_EQ(kicks(self), kicked);
-	EXPECT_EQ(value(self, "exits"), exits);
-	EXPECT_EQ(value(self, "tlb_flush"), flushes);
+	EXPECT_EQ(vm_stat(&self->vm, "exits"), exits);
+	EXPECT_EQ(vm_stat(&self->vm, "tlb_flush"), flushes);
 	/* It flushes once, before it next enters. */
 	map_all(self);
-	EXPECT_EQ(value(self, "tlb_flush"), flushes + 1);
+	EXPECT_EQ(vm_stat(&self->vm, "tlb_flush"), flushes + 1);
 	EXPECT_EQ(kicks(self), kicked);
 }
 
@@ -232,22 +216,22 @@ TEST_F(memory_flush, a_halted_vcpu_is_left_alone)
 	set_rip(&self->vcpu);
 	memset(self->mem, 2, PAGE);
 	pthread_create(&thread, NULL, run_vcpu, &self->vcpu);
-	while (value(self, "halt_exits") == 0)
+	while (vm_stat(&self->vm, "halt_exits") == 0)
 		usleep(1000);
 	/* It has stopped to poll, too. */
 	usleep(20000);
-	exits = value(self, "exits");
+	exits = vm_stat(&self->vm, "exits");
 	before = requests(self);
 	kicked = kicks(self);
 	ASSERT_EQ(madvise(self->mem, PAGE, MADV_DONTNEED), 0);
 	EXPECT_EQ(requests(self), before + 1);
 	EXPECT_EQ(kicks(self), kicked);
 	usleep(20000);
-	EXPECT_EQ(value(self, "exits"), exits);
+	EXPECT_EQ(vm_stat(&self->vm, "exits"), exits);
 	/* The guest does not expect what wakes it, and says so. */
 	ASSERT_EQ(try_ioctl(self->vm.fd, KVM_SIGNAL_MSI, (unsigned long)&nmi), 1);
 	pthread_join(thread, NULL);
-	EXPECT_GT(value(self, "exits"), exits);
+	EXPECT_GT(vm_stat(&self->vm, "exits"), exits);
 }
 
 TEST_F(memory_flush, a_vcpu_in_the_guest_is_interrupted)
@@ -272,7 +256,7 @@ TEST_F(memory_flush, a_vcpu_in_the_guest_is_interrupted)
 		usleep(1000);
 	before = requests(self);
 	kicked = kicks(self);
-	exits = value(self, "exits");
+	exits = vm_stat(&self->vm, "exits");
 	for (i = 0; i < 20; i++) {
 		ASSERT_EQ(madvise(self->mem, SIZE, MADV_DONTNEED), 0);
 		word[0] = 101 + i;
@@ -285,7 +269,7 @@ TEST_F(memory_flush, a_vcpu_in_the_guest_is_interrupted)
 	EXPECT_GE(requests(self), before + 20);
 	/* It was in the guest nearly always. */
 	EXPECT_GE(kicks(self), kicked + 10);
-	EXPECT_GE(value(self, "exits"), exits + 10);
+	EXPECT_GE(vm_stat(&self->vm, "exits"), exits + 10);
 	while (pthread_tryjoin_np(thread, NULL) == EBUSY) {
 		pthread_kill(thread, SIGUSR1);
 		usleep(1000);

@@ -330,24 +330,6 @@ TEST_F(nonpaged, memory)
 	EXPECT_EQ(self->vcpu.run->mmio.phys_addr, SLOT_GPA);
 }
 
-/* A statistic of the VM and its vCPU. */
-static long statistic(FIXTURE_DATA(nonpaged) *self, const char *name)
-{
-	char path[200];
-	long number = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%d-%d/%s",
-		 device_is_kvm_rs() ? "kvm-rs" : "kvm", (int)getpid(), self->vm.fd, name);
-	f = fopen(path, "r");
-	if (f) {
-		if (fscanf(f, "%ld", &number) != 1)
-			number = -1;
-		fclose(f);
-	}
-	return number;
-}
-
 /*
  * On our own tables, a fault brings in what follows in its group of eight pages,
  * as far as the host has it at hand for writing, and no log wants to know.
@@ -360,7 +342,7 @@ TEST_F(nonpaged, pages_around)
 	unsigned int i;
 
 	vcpu_start(&self->vcpu, &self->vm, MODE_PROTECTED);
-	if (module_parameter("ept") != 'N' || statistic(self, "pages_4k") < 0)
+	if (module_parameter("ept") != 'N')
 		SKIP(return, "for guests on our own tables");
 	vm_load(&self->vm, CODE_GPA, pages32);
 	madvise(mem, pages * PAGE, MADV_NOHUGEPAGE);
@@ -373,11 +355,11 @@ TEST_F(nonpaged, pages_around)
 	ASSERT_EQ(run_pages(self, SLOT_GPA, 1), 0);
 
 #define EXPECT_FAULTS_AND_PAGES(first, count, new_faults, new_pages) do {	\
-	faults = statistic(self, "pf_fixed");					\
-	mapped = statistic(self, "pages_4k");					\
+	faults = vm_stat(&self->vm, "pf_fixed");					\
+	mapped = vm_stat(&self->vm, "pages_4k");					\
 	ASSERT_EQ(run_pages(self, SLOT_GPA + (first) * PAGE, count), 0);	\
-	EXPECT_EQ(statistic(self, "pf_fixed") - faults, new_faults);		\
-	EXPECT_EQ(statistic(self, "pages_4k") - mapped, new_pages);		\
+	EXPECT_EQ(vm_stat(&self->vm, "pf_fixed") - faults, new_faults);		\
+	EXPECT_EQ(vm_stat(&self->vm, "pages_4k") - mapped, new_pages);		\
 } while (0)
 	/* The rest of the first group is there. */
 	EXPECT_FAULTS_AND_PAGES(1, 7, 0, 0);

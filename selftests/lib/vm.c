@@ -710,6 +710,21 @@ long module_stat(const char *name)
 	return value;
 }
 
+long vm_stat(const struct vm *vm, const char *name)
+{
+	char path[200];
+	FILE *file;
+	long value;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%d-%d/%s",
+		 device_is_kvm_rs() ? "kvm-rs" : "kvm", (int)getpid(), vm->fd, name);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%ld", &value) != 1)
+		die("%s: %s", path, strerror(errno));
+	fclose(file);
+	return value;
+}
+
 int module_parameter(const char *name)
 {
 	int value = EOF;

@@ -215,6 +215,8 @@ long host_pages_used(void);
 long meminfo(const char *name);
 /* One value of /sys/kernel/debug/kvm-rs/stats; -1 if there is none. */
 long module_stat(const char *name);
+/* One value of the VM's statistics in debugfs, those of vCPUs summed up, which must be there. */
+long vm_stat(const struct vm *vm, const char *name);
 /* The first letter of a parameter of the module under test; EOF if there is none. */
 int module_parameter(const char *name);
 
