@@ -168,6 +168,8 @@ impl Hypervisor {
             rdtscp: capabilities.has_secondary(secondary::ENABLE_RDTSCP),
             invpcid: capabilities.has_secondary(secondary::ENABLE_INVPCID),
             xsaves: capabilities.has_secondary(secondary::ENABLE_XSAVES),
+            pku: cpu_call::has(Feature::OSPKE),
+            waitpkg: capabilities.has_secondary(secondary::ENABLE_USER_WAIT_PAUSE),
             spec_ctrl: true,
             amd_speculation: speculation::features(),
             flush_l1d: true,

@@ -31,6 +31,7 @@ mod io;
 mod msr;
 mod nmi;
 mod pending;
+pub(crate) mod protection_keys;
 pub(crate) mod pv;
 pub(crate) mod registers;
 pub(crate) mod request;

@@ -5,8 +5,8 @@
  */
 #include <cpuid.h>
 
+#include "irq.h"
 #include "kselftest_harness.h"
-#include "vm.h"
 
 #define ROUNDS	50
 
@@ -347,6 +347,32 @@ TEST(guest_has_xsaves)
 TEST(guest_has_no_xsaves)
 {
 	run_xsaves(_metadata, false);
+}
+
+/* INIT, which a vCPU takes when it runs, changes registers, but not XCR0. */
+TEST(init_leaves_xcr0)
+{
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = 3 };
+	struct kvm_lapic_state lapic;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	ASSERT_EQ(vm_split_irqchip(&vm, 24), 0);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	xioctl(vcpu.fd, KVM_SET_XCRS, &xcrs);
+	/* kvm_intel delivers nothing to a local APIC that nobody has touched yet. */
+	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
+	xioctl(vcpu.fd, KVM_SET_LAPIC, &lapic);
+	EXPECT_EQ(irq_send_msi(&vm, 0, 5 << 8), 1);
+	/* No memory is at the reset vector. */
+	vcpu_run(&vcpu);
+	EXPECT_EQ(vcpu_sregs(&vcpu).cs.base, 0xffff0000);
+	EXPECT_EQ(vcpu_sregs(&vcpu).efer, 0);
+	xioctl(vcpu.fd, KVM_GET_XCRS, &xcrs);
+	EXPECT_EQ(xcrs.xcrs[0].value, 3);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
 }
 
 TEST_HARNESS_MAIN

@@ -53,7 +53,6 @@ static const struct {
 	const char *why;
 } unlike[] = {
 	{ 0x48, 0x48, "the emulated CPU has any MSR for kvm_intel, which tries; kvm_rs asks CPUID" },
-	{ 0xe1, 0xe1, "WAITPKG is not there" },
 	{ 0xc0010117, 0xc0010117, "as 0x48" },
 	{ 0x200, 0x20f, "MTRRs: kvm_intel lets the client know of them by itself" },
 	{ 0x250, 0x26f, "MTRRs" },

@@ -23,13 +23,7 @@ static const struct {
 	{ 0, 0, EAX, ~0U, "the highest leaf: 0x20 is not there" },
 	{ 1, 0, ECX, 1 << 5, "VMX in guests" },
 	{ 7, 0, ECX, 1 << 2, "UMIP on a CPU that lacks it" },
-	{ 7, 0, ECX, 1 << 3, "protection keys" },
-	{ 7, 0, ECX, 1 << 5, "WAITPKG" },
 	{ 7, 0, ECX, 1 << 16, "5-level paging" },
-	{ 0xd, 0, EAX, 1 << 9, "the component of protection keys" },
-	{ 0xd, 0, EBX, ~0U, "its size, among all" },
-	{ 0xd, 0, ECX, ~0U, "its size, among all" },
-	{ 0xd, 1, EBX, ~0U, "its size, among all" },
 	{ 0x80000008, 0, EAX, 0xff00, "linear addresses of 5-level paging" },
 };
 
@@ -38,7 +32,6 @@ static const struct {
 	uint32_t function, index;
 	const char *why;
 } not_there[] = {
-	{ 0xd, 9, "protection keys" },
 	{ 0x20, ANY, "resets of the CPU's history" },
 };
 

@@ -165,10 +165,12 @@ unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu)
  * @buffer:	Where to put an XSAVE image in standard format
  * @size:	Bytes of @buffer
  * @xfeatures:	State components to copy
+ * @pkru:	PKRU
  */
-void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures)
+void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures,
+			u32 pkru)
 {
-	fpu_copy_guest_fpstate_to_uabi(fpu, buffer, size, xfeatures, 0);
+	fpu_copy_guest_fpstate_to_uabi(fpu, buffer, size, xfeatures, pkru);
 }
 
 /**
@@ -176,12 +178,11 @@ void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, 
  * @fpu:	The guest FPU, not loaded
  * @buffer:	An XSAVE image in standard format, of the guest FPU's uabi size
  * @xcr0:	State components that the guest may have
+ * @pkru:	Where to put PKRU
  *
  * Return: 0, or -EINVAL for a header or MXCSR that the CPU would refuse.
  */
-int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0)
+int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0, u32 *pkru)
 {
-	u32 pkru;
-
-	return fpu_copy_uabi_to_guest_fpstate(fpu, buffer, xcr0, &pkru);
+	return fpu_copy_uabi_to_guest_fpstate(fpu, buffer, xcr0, pkru);
 }

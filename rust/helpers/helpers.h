@@ -176,6 +176,7 @@ struct kvm_rs_xstate {
 };
 
 void kvm_rs_load_xstate(const struct kvm_rs_xstate *from, const struct kvm_rs_xstate *to);
+u32 kvm_rs_swap_pkru(u32 pkru);
 
 /* entry.c */
 unsigned long kvm_rs_guest_enter(struct kvm_rs_guest_regs *regs, unsigned long launched);
@@ -196,8 +197,9 @@ void kvm_rs_fpu_write_vector(unsigned int index, const void *data, bool wide);
 void kvm_rs_fpu_get(struct fpu_guest *fpu, void *fxsave);
 void kvm_rs_fpu_set(struct fpu_guest *fpu, const void *fxsave);
 unsigned int kvm_rs_fpu_uabi_size(struct fpu_guest *fpu);
-void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures);
-int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0);
+void kvm_rs_fpu_to_uabi(struct fpu_guest *fpu, void *buffer, unsigned int size, u64 xfeatures,
+			u32 pkru);
+int kvm_rs_fpu_from_uabi(struct fpu_guest *fpu, const void *buffer, u64 xcr0, u32 *pkru);
 
 /* speculation.c */
 int kvm_rs_speculation_setup(bool ept);

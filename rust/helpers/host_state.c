@@ -135,3 +135,20 @@ void kvm_rs_load_xstate(const struct kvm_rs_xstate *from, const struct kvm_rs_xs
 	if (to->xss != from->xss)
 		wrmsrq(MSR_IA32_XSS, to->xss);
 }
+
+/**
+ * kvm_rs_swap_pkru() - Load PKRU if it is another than the one that is there
+ * @pkru:	What is to be there
+ *
+ * Context: Interrupts off, until the host's is back. The host must use protection keys.
+ *
+ * Return: What was there.
+ */
+u32 kvm_rs_swap_pkru(u32 pkru)
+{
+	u32 old = rdpkru();
+
+	if (pkru != old)
+		wrpkru(pkru);
+	return old;
+}

@@ -65,23 +65,27 @@ impl GuestFpu {
 
     /// Fills `image` with the state components of the mask `components`, as far as they fit, in the
     /// standard form of XSAVE; not to be called while loaded.
-    pub(crate) fn image(&self, image: &mut [u8], components: u64) {
+    ///
+    /// PKRU, which the kernel does not keep with the rest, is `pkru`.
+    pub(crate) fn image(&self, image: &mut [u8], components: u64, pkru: u32) {
         let size = u32::try_from(image.len()).unwrap_or(u32::MAX);
         let buffer = image.as_mut_ptr().cast();
         // SAFETY: `image` has at least the `size` bytes that may be written.
-        unsafe { bindings::kvm_rs_fpu_to_uabi(self.0.as_ptr(), buffer, size, components) };
+        unsafe { bindings::kvm_rs_fpu_to_uabi(self.0.as_ptr(), buffer, size, components, pkru) };
     }
 
-    /// Replaces the state by `image`, as [`GuestFpu::image`] gives it; not to be called while loaded.
+    /// Replaces the state by `image`, as [`GuestFpu::image`] gives it, and `pkru` by what it has of that;
+    /// not to be called while loaded.
     ///
     /// `EINVAL` for one that is too short or has components that are not in the mask `components`.
-    pub(crate) fn set_image(&mut self, image: &[u8], components: u64) -> Result {
+    pub(crate) fn set_image(&mut self, image: &[u8], components: u64, pkru: &mut u32) -> Result {
         if image.len() < self.image_size() {
             return Err(EINVAL);
         }
         let buffer = image.as_ptr().cast();
         // SAFETY: `image` has all the bytes that may be read, as was just checked.
-        let result = unsafe { bindings::kvm_rs_fpu_from_uabi(self.0.as_ptr(), buffer, components) };
+        let result =
+            unsafe { bindings::kvm_rs_fpu_from_uabi(self.0.as_ptr(), buffer, components, pkru) };
         kernel::error::to_result(result)
     }
 }

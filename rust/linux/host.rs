@@ -71,6 +71,14 @@ pub(crate) unsafe fn load_xstate(from: &Xstate, to: &Xstate) {
     unsafe { bindings::kvm_rs_load_xstate(from, to) };
 }
 
+/// Loads PKRU, and returns what was there. The host must use protection keys, and interrupts must stay off
+/// until the host's own value is back.
+#[inline]
+pub(crate) fn swap_pkru(pkru: u32) -> u32 {
+    // SAFETY: The register takes any value, and nothing runs with it that is not to.
+    unsafe { bindings::kvm_rs_swap_pkru(pkru) }
+}
+
 /// Loads DR0 to DR3 with the guest's addresses, the host's breakpoints disarmed.
 ///
 /// Interrupts must stay off until the guest has been entered, which brings the host's back afterwards.

@@ -33,6 +33,12 @@ const LARGE: u64 = bit(7);
 /// Instructions may not be fetched from the page.
 pub(super) const NO_EXECUTE: u64 = bit(63);
 
+/// Returns the protection key of an entry of 64 bits that maps a page.
+pub(super) const fn protection_key(leaf: u64) -> u32 {
+    // CAST: Four bits.
+    (leaf >> 59) as u32 & 0xf
+}
+
 /// What decides which bits of an entry are reserved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {

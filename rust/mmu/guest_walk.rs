@@ -7,6 +7,7 @@
 //! function over [`GuestFormat`], the guest's mode selects which.
 
 use super::guest_format::{
+    protection_key,
     GuestFormat,
     Legacy,
     Long,
@@ -60,6 +61,8 @@ pub(crate) struct GuestPaging {
     pub(crate) phys_bits: u32,
     /// The guest's processor has pages of 1 GiB.
     pub(crate) huge_1g: bool,
+    /// PKRU if CR4.PKE is set, else 0: what the keys of user pages in long mode forbid.
+    pub(crate) pkru: u32,
 }
 
 /// What is to be done at a linear address.
@@ -95,6 +98,8 @@ mod code {
     pub(super) const RESERVED: u32 = 1 << 3;
     /// It was an instruction fetch.
     pub(super) const FETCH: u32 = 1 << 4;
+    /// The page's protection key forbade it.
+    pub(super) const KEY: u32 = 1 << 5;
 }
 
 /// The memory that page tables are in.
@@ -274,8 +279,10 @@ impl<M: TableMemory> Walker<'_, M> {
                     user: all & USER != 0,
                     execute: any & NO_EXECUTE == 0,
                 };
-                if !self.permits(allowed) {
-                    return Err(self.fault(code::PROTECTION));
+                let by_key = self.key_forbids(bits, allowed.user);
+                if by_key || !self.permits(allowed) {
+                    let key = if by_key { code::KEY } else { 0 };
+                    return Err(self.fault(code::PROTECTION | key));
                 }
                 let marked = all & ACCESSED != 0 && (!self.access.write || bits & DIRTY != 0);
                 let inside = (1_u64 << F::shift(level)).wrapping_sub(1);
@@ -317,6 +324,23 @@ impl<M: TableMemory> Walker<'_, M> {
         }
         let exempt = self.paging.alignment_check && !implicit;
         !self.paging.cr4.contains(Cr4::SMAP) || exempt
+    }
+
+    /// Returns whether the protection key in the last entry, `leaf`, forbids the access. Keys are for data
+    /// on user pages, whoever accesses it.
+    fn key_forbids(&self, leaf: u64, user: bool) -> bool {
+        const ACCESS_DISABLE: u32 = 1 << 0;
+        const WRITE_DISABLE: u32 = 1 << 1;
+        if self.paging.pkru == 0
+            || !user
+            || self.access.execute
+            || !self.paging.efer.contains(Efer::LMA)
+        {
+            return false;
+        }
+        let rights = self.paging.pkru >> (2 * protection_key(leaf));
+        let write = self.access.write && (self.is_user() || self.paging.cr0.contains(Cr0::WP));
+        rights & ACCESS_DISABLE != 0 || write && rights & WRITE_DISABLE != 0
     }
 
     /// Sets the accessed bits on the way, and the dirty bit of the last entry on a write. Returns

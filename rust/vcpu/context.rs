@@ -82,6 +82,7 @@ impl Context {
                 cpl: state.cpl_with(vmcs, cr0),
                 phys_bits: u32::from(state.features.physical_bits),
                 huge_1g: state.features.has(Feature::GBPAGES),
+                pkru: state.protection_keys.rights(),
             },
             mode: Mode::Long64,
             linear_bits: if cr4.contains(Cr4::LA57) { 57 } else { 48 },

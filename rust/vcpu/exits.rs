@@ -534,10 +534,8 @@ fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
     if index != 0 || state.cpl(vmcs) != 0 {
         return raise(state, Exception::general_protection());
     }
-    let result = rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map(|xcr0| {
-        state.xcr0 = xcr0;
-        state.cpuid_stale = true;
-    });
+    let result =
+        rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map(|xcr0| state.load_xcr0(xcr0));
     finish_or_fault(vmcs, state, result)
 }
 

@@ -252,9 +252,8 @@ impl Owned {
     /// Replaces XCR0; `EINVAL` for a value that the guest's CPUID does not allow.
     pub(crate) fn set_xcr0(&mut self, value: u64) -> Result {
         let state = &mut self.state;
-        state.xcr0 =
-            rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map_err(|_| EINVAL)?;
-        state.cpuid_stale = true;
+        let xcr0 = rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map_err(|_| EINVAL)?;
+        state.load_xcr0(xcr0);
         Ok(())
     }
 }

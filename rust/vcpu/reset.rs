@@ -41,8 +41,7 @@ use crate::{
             Cr4,
             Dr7,
             Efer,
-            Rflags,
-            Xcr0, //
+            Rflags, //
         },
         exception::Vector,
         msr_value::PAT_RESET,
@@ -161,6 +160,9 @@ pub(super) fn set_secondary(
     if !state.features.has(Feature::XSAVES) {
         controls &= !secondary::ENABLE_XSAVES;
     }
+    if !state.features.has(Feature::WAITPKG) {
+        controls &= !secondary::ENABLE_USER_WAIT_PAUSE;
+    }
     if state.features.has(Feature::RDRAND) {
         controls &= !secondary::RDRAND_EXITING;
     }
@@ -223,7 +225,7 @@ impl State {
         self.set_rflags(RFLAGS_RESET);
         self.regs.cr2 = 0;
         self.regs.spec_ctrl = 0;
-        self.xcr0 = Xcr0::RESET;
+        self.msrs.reset_umwait_control();
         self.cr8 = 0;
         self.debug.reset();
         self.events = super::events::Events::default();

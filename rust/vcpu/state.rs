@@ -22,6 +22,7 @@ use super::{
         AccessLog,
         Pending, //
     },
+    protection_keys::ProtectionKeys,
     pv::Pv,
     restricted::{
         GuestOwned,
@@ -159,6 +160,8 @@ pub(crate) struct State {
     pub(crate) apic_base: u64,
     /// The guest's FPU.
     pub(crate) fpu: GuestFpu,
+    /// The guest's PKRU, which is not part of it.
+    pub(crate) protection_keys: ProtectionKeys,
     /// The guest's CPUID table.
     pub(crate) cpuid: GuestCpuid<KVVec<CpuidEntry>>,
     /// What follows from it.
@@ -257,6 +260,7 @@ impl State {
             cr8: 0,
             apic_base: lapic::base_after_reset(bootstrap),
             fpu: GuestFpu::new()?,
+            protection_keys: ProtectionKeys::default(),
             cpuid: GuestCpuid::new(KVVec::new()),
             features: GuestFeatures::derive(&[], &hypervisor.model),
             cpuid_stale: true,

@@ -171,6 +171,8 @@ pub(crate) mod secondary {
     pub(crate) const USE_TSC_SCALING: u32 = 1 << 25;
     /// Written pages are logged.
     pub(crate) const ENABLE_PML: u32 = 1 << 17;
+    /// The guest may use TPAUSE, UMONITOR and UMWAIT.
+    pub(crate) const ENABLE_USER_WAIT_PAUSE: u32 = 1 << 26;
 }
 
 /// VM-exit controls.
@@ -250,6 +252,7 @@ pub(super) const SECONDARY: Wishes = Wishes {
         | secondary::ENABLE_INVPCID
         | secondary::ENABLE_XSAVES
         | secondary::ENABLE_PML
+        | secondary::ENABLE_USER_WAIT_PAUSE
         | secondary::USE_TSC_SCALING
         | secondary::PAUSE_LOOP_EXITING
         | secondary::RDRAND_EXITING

@@ -157,6 +157,11 @@ impl GuestMsrs {
         self.pat
     }
 
+    /// Gives UMWAIT_CONTROL the value that INIT leaves.
+    pub(crate) const fn reset_umwait_control(&mut self) {
+        self.umwait_control = 0;
+    }
+
     /// Returns whether MISC_ENABLE offers MONITOR and MWAIT.
     #[must_use]
     pub(crate) const fn has_mwait(&self) -> bool {
@@ -202,7 +207,7 @@ impl GuestMsrs {
                 Ok(self.machine_check.ext_ctl())
             }
             msr_index::UMWAIT_CONTROL => {
-                check(access.from_user)?;
+                check(access.from_user || access.features.has(Feature::WAITPKG))?;
                 Ok(self.umwait_control)
             }
             msr_index::SGX_KEY_HASH0..=msr_index::SGX_KEY_HASH3 => {
@@ -281,11 +286,13 @@ impl GuestMsrs {
                 check(access.from_user || self.feat_ctl & FEAT_CTL_LMCE != 0)?;
                 self.machine_check.set_ext_ctl(value)?;
             }
-            // Guests have neither instructions nor enclaves that these are for.
+            // Kept, but not loaded: how deep and how long a CPU sleeps is the host's to say.
             msr_index::UMWAIT_CONTROL => {
-                check(access.from_user && value & !UMWAIT_KNOWN == 0)?;
+                check(access.from_user || access.features.has(Feature::WAITPKG))?;
+                check(value & !UMWAIT_KNOWN == 0)?;
                 self.umwait_control = value;
             }
+            // Guests have no enclaves that these are for.
             msr_index::SGX_KEY_HASH0..=msr_index::SGX_KEY_HASH3 => {
                 check(access.from_user)?;
                 // CAST: At most 3.

@@ -210,6 +210,7 @@ const SAVED: &[(u32, Condition)] = &[
     (POWER_CTL, always),
     (UCODE_REV, always),
     (HWCR, always),
+    (UMWAIT_CONTROL, |f| f.has(Feature::WAITPKG)),
     (MTRR_DEF_TYPE, always),
     (MTRR_FIX_64K, always),
 ];

@@ -87,7 +87,10 @@ pub(super) fn dispatch(
             let mut image = KVVec::from_elem(0, owned.state.fpu.image_size(), GFP_KERNEL)?;
             uaccess::read_bytes(argument, &mut image)?;
             let supported = vm.hypervisor().model.supported.xcr0();
-            owned.state.fpu.set_image(&image, supported)?;
+            let state = &mut owned.state;
+            state
+                .fpu
+                .set_image(&image, supported, &mut state.protection_keys.pkru)?;
         }
         KVM_RS_IOCTL_GET_SREGS2 => {
             let sregs = convert::to_sregs2(&owned.system_registers(vm, vcpu));
@@ -117,7 +120,8 @@ pub(super) fn dispatch(
 fn get_xsave(owned: &mut Owned, argument: usize, size: usize) -> Result {
     let mut image = KVVec::from_elem(0, size, GFP_KERNEL)?;
     let components = owned.state.features.xcr0.value() | LEGACY;
-    owned.state.fpu.image(&mut image, components);
+    let pkru = owned.state.protection_keys.pkru;
+    owned.state.fpu.image(&mut image, components, pkru);
     uaccess::write_bytes(argument, &image)
 }
 

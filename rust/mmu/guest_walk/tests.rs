@@ -88,6 +88,7 @@ fn off() -> GuestPaging {
         cpl: 0,
         phys_bits: 39,
         huge_1g: true,
+        pkru: 0,
     }
 }
 
@@ -200,6 +201,38 @@ mod suite {
         paging.efer = paging.efer.without(Efer::NX);
         let reserved = Err(code::PROTECTION | code::RESERVED);
         assert_eq!(go(&memory, &paging, 0, READ), reserved);
+    }
+
+    #[test]
+    fn protection_keys() {
+        const NO_ACCESS: u32 = 1;
+        const NO_WRITE: u32 = 2;
+        const BY_KEY: u32 = code::PROTECTION | code::KEY;
+        let memory = Memory::new();
+        let mut paging = long(&memory, PRESENT | WRITE | USER | 5 << 59);
+        // Another key's rights say nothing.
+        paging.pkru = !(3 << 10);
+        assert_eq!(go(&memory, &paging, 0, STORE), Ok(PAGE));
+        paging.pkru = NO_WRITE << 10;
+        assert_eq!(go(&memory, &paging, 0, READ), Ok(PAGE));
+        assert_eq!(go(&memory, &paging, 0, STORE), Err(BY_KEY | code::WRITE));
+        paging.cr0 = paging.cr0.without(Cr0::WP);
+        assert_eq!(go(&memory, &paging, 0, STORE), Ok(PAGE));
+        paging.cpl = 3;
+        let user = BY_KEY | code::USER;
+        assert_eq!(go(&memory, &paging, 0, STORE), Err(user | code::WRITE));
+        paging.pkru = NO_ACCESS << 10;
+        assert_eq!(go(&memory, &paging, 0, READ), Err(user));
+        assert_eq!(go(&memory, &paging, 0, IMPLICIT), Err(BY_KEY));
+        assert_eq!(go(&memory, &paging, 0, FETCH), Ok(PAGE));
+        // Not for supervisor pages, and only in long mode.
+        memory.put::<u64>(0x3000, PAGE | PRESENT | 5 << 59);
+        paging.cpl = 0;
+        assert_eq!(go(&memory, &paging, 0, READ), Ok(PAGE));
+        memory.put::<u64>(0x3000, PAGE | PRESENT | USER | 5 << 59);
+        assert_eq!(go(&memory, &paging, 0, READ), Err(BY_KEY));
+        paging.pkru = 0;
+        assert_eq!(go(&memory, &paging, 0, READ), Ok(PAGE));
     }
 
     #[test]

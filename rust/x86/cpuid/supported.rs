@@ -48,7 +48,7 @@ pub(crate) struct Supported {
     pub(crate) pku: bool,
     /// Five-level paging in the guest.
     pub(crate) la57: bool,
-    /// UMWAIT and TPAUSE run in the guest, with its IA32_UMWAIT_CONTROL loaded.
+    /// UMWAIT and TPAUSE run in the guest.
     pub(crate) waitpkg: bool,
     /// IA32_SPEC_CTRL and IA32_PRED_CMD are virtualised.
     pub(crate) spec_ctrl: bool,

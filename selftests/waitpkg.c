@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * TPAUSE in guests: it waits as long as the host lets everybody wait; the guest's
+ * own IA32_UMWAIT_CONTROL is kept for it; and without the feature in CPUID neither
+ * instruction nor MSR is there.
+ */
+#include "kselftest_harness.h"
+#include "vm.h"
+
+#define UMWAIT_CONTROL	0xe1
+#define ECX_WAITPKG	(1U << 5)
+#define ONLY_C01	1U
+
+/* RDI: cycles to wait; RAX on return: cycles that passed, or -1 if it faulted. */
+GUEST_CODE(code, 64,
+	".globl do_tpause\n"
+	"do_tpause:\n"
+	"	lea 9f(%rip), %rbx; mov %rbx, " REC_RESUME "\n"
+	"	rdtsc; shl $32, %rdx; or %rdx, %rax; mov %rax, %rsi\n"
+	"	add %rdi, %rax; mov %rax, %rdx; shr $32, %rdx\n"
+	"	mov $1, %ecx\n"
+	"	tpause %ecx\n"
+	"	rdtsc; shl $32, %rdx; or %rdx, %rax; sub %rsi, %rax\n"
+	"	jmp 8f\n"
+	".globl do_read\n"
+	"do_read:\n"
+	"	lea 9f(%rip), %rbx; mov %rbx, " REC_RESUME "\n"
+	"	mov $" STR(UMWAIT_CONTROL) ", %ecx; rdmsr; shl $32, %rdx; or %rdx, %rax\n"
+	"	jmp 8f\n"
+	".globl do_write\n"
+	"do_write:\n"
+	"	lea 9f(%rip), %rbx; mov %rbx, " REC_RESUME "\n"
+	"	mov $" STR(UMWAIT_CONTROL) ", %ecx\n"
+	"	mov %edi, %eax; mov %rdi, %rdx; shr $32, %rdx; wrmsr\n"
+	"	xor %eax, %eax\n"
+	"	jmp 8f\n"
+	"9:	mov $-1, %rax\n"
+	"8:	outb %al, $" STR(PORT_DONE) "\n");
+extern const char do_tpause[], do_read[], do_write[];
+
+#define FAULTED	(~0UL)
+
+FIXTURE(guest) {
+	struct vm vm;
+	struct vcpu vcpu;
+};
+
+FIXTURE_SETUP(guest)
+{
+	vm_create(&self->vm, VM_MEMORY);
+	vcpu_start(&self->vcpu, &self->vm, MODE_LONG);
+	if (!(vcpu_cpuid(&self->vcpu, 7).ecx & ECX_WAITPKG))
+		SKIP(return, "no WAITPKG");
+	vm_load(&self->vm, CODE_GPA, code);
+}
+
+FIXTURE_TEARDOWN(guest)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+}
+
+static uint64_t call(struct vcpu *vcpu, const char *entry, uint64_t rdi)
+{
+	struct kvm_regs regs = {
+		.rip = CODE_GPA + (entry - code), .rsp = STACK_GPA, .rflags = 2, .rdi = rdi,
+	};
+
+	vcpu_set_regs(vcpu, &regs);
+	vcpu_run_to_port(vcpu, PORT_DONE);
+	vcpu_complete(vcpu);
+	return vcpu_regs(vcpu).rax;
+}
+
+static uint64_t rdtsc(void)
+{
+	uint32_t low, high;
+
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (uint64_t)high << 32 | low;
+}
+
+/* How long the client's own TPAUSE takes, at most @cycles. */
+static uint64_t client_tpause(uint64_t cycles)
+{
+	uint64_t start = rdtsc(), end = start + cycles;
+
+	asm volatile("tpause %0" : : "r"(1), "a"((uint32_t)end), "d"((uint32_t)(end >> 32)) : "cc");
+	return rdtsc() - start;
+}
+
+/* A wait may end early for an interrupt of the host, so the longest of some counts. */
+#define LONGEST(call)						\
+	({							\
+		uint64_t most = 0, n;				\
+		for (n = 0; n < 8; n++) {			\
+			uint64_t took = (call);			\
+			most = took > most ? took : most;	\
+		}						\
+		most;						\
+	})
+
+/* Whatever the guest's control says, the host's bounds what the CPU does: 100,000 cycles. */
+TEST_F(guest, waits_as_long_as_the_host_allows)
+{
+	static const uint64_t controls[] = { 0, 0x4000, 0x4000 | ONLY_C01, 0xfffffffc };
+	struct vcpu *vcpu = &self->vcpu;
+	unsigned int i;
+
+	EXPECT_EQ(call(vcpu, do_read, 0), 0);
+	for (i = 0; i < sizeof(controls) / sizeof(controls[0]); i++) {
+		uint64_t took;
+
+		EXPECT_EQ(call(vcpu, do_write, controls[i]), 0);
+		EXPECT_EQ(call(vcpu, do_read, 0), controls[i]);
+		took = LONGEST(call(vcpu, do_tpause, 50000));
+		EXPECT_TRUE(took >= 50000 && took < 60000);
+		took = LONGEST(call(vcpu, do_tpause, 300000));
+		EXPECT_TRUE(took >= 90000 && took < 200000);
+		took = LONGEST(client_tpause(300000));
+		EXPECT_TRUE(took >= 90000 && took < 200000);
+	}
+}
+
+TEST_F(guest, control_is_saved)
+{
+	struct vcpu *vcpu = &self->vcpu;
+	uint64_t bad;
+
+	EXPECT_EQ(call(vcpu, do_write, 0xfffffffd), 0);
+	EXPECT_EQ(vcpu_msr(vcpu, UMWAIT_CONTROL), 0xfffffffd);
+	vcpu_set_msr(vcpu, UMWAIT_CONTROL, 0x5000);
+	EXPECT_EQ(call(vcpu, do_read, 0), 0x5000);
+	for (bad = 2; bad; bad = bad == 2 ? 1UL << 32 : bad << 1) {
+		EXPECT_EQ(call(vcpu, do_write, bad), FAULTED);
+		EXPECT_EQ(vm_record(&self->vm)->vector, 13);
+	}
+	EXPECT_EQ(call(vcpu, do_read, 0), 0x5000);
+}
+
+TEST(not_without_the_feature)
+{
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[128];
+	} cpuid = { .head.nent = 128 };
+	struct vcpu vcpu;
+	unsigned int i;
+	struct vm vm;
+
+	vm_create(&vm, VM_MEMORY);
+	vcpu_create(&vcpu, &vm, 0);
+	xioctl(vm.dev, KVM_GET_SUPPORTED_CPUID, &cpuid);
+	for (i = 0; i < cpuid.head.nent; i++)
+		if (cpuid.entries[i].function == 7 && !cpuid.entries[i].index)
+			cpuid.entries[i].ecx &= ~ECX_WAITPKG;
+	xioctl(vcpu.fd, KVM_SET_CPUID2, &cpuid);
+	vcpu_set_mode(&vcpu, MODE_LONG);
+	vm_load(&vm, CODE_GPA, code);
+
+	EXPECT_EQ(call(&vcpu, do_tpause, 1000), FAULTED);
+	EXPECT_EQ(vm_record(&vm)->vector, 6);
+	EXPECT_EQ(call(&vcpu, do_read, 0), FAULTED);
+	EXPECT_EQ(vm_record(&vm)->vector, 13);
+	EXPECT_EQ(call(&vcpu, do_write, 0), FAULTED);
+	EXPECT_EQ(vm_record(&vm)->vector, 13);
+
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+TEST_HARNESS_MAIN
