@@ -360,6 +360,8 @@ TEST(init_leaves_xcr0)
 	vm_create(&vm, VM_MEMORY);
 	ASSERT_EQ(vm_split_irqchip(&vm, 24), 0);
 	vcpu_start(&vcpu, &vm, MODE_LONG);
+	if (!(vcpu_cpuid(&vcpu, 1).ecx & 1 << 26))
+		SKIP(return, "no XSAVE");
 	xioctl(vcpu.fd, KVM_SET_XCRS, &xcrs);
 	/* kvm_intel delivers nothing to a local APIC that nobody has touched yet. */
 	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);

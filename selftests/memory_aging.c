@@ -105,19 +105,36 @@ static bool is_idle(FIXTURE_DATA(memory_aging) *self, unsigned int i)
 	return word & bit;
 }
 
+/*
+ * Likewise, until all are found so: page_idle passes over pages that the host looks
+ * at itself just then, or has not put on its lists yet.
+ */
+static bool become_idle(FIXTURE_DATA(memory_aging) *self)
+{
+	unsigned int attempt, i;
+
+	for (attempt = 0; attempt < 10; attempt++) {
+		/* New pages come on the lists. */
+		write_file("/proc/sys/vm/compact_memory", "1");
+		mark_idle(self);
+		for (i = 0; i < PAGES; i++)
+			if (!is_idle(self, i))
+				break;
+		if (i == PAGES)
+			return true;
+	}
+	return false;
+}
+
 TEST_F(memory_aging, used_pages_are_told)
 {
 	unsigned int round, i;
 
 	touch(_metadata, self, 0, PAGES);
-	/* New pages come on the lists that page_idle knows. */
-	write_file("/proc/sys/vm/compact_memory", "1");
 	for (round = 0; round < 4; round++) {
 		unsigned int first = round * 16;
 
-		mark_idle(self);
-		for (i = 0; i < PAGES; i++)
-			ASSERT_TRUE(is_idle(self, i)) TH_LOG("page %u", i);
+		ASSERT_TRUE(become_idle(self));
 		flush(_metadata, self);
 		touch(_metadata, self, first, 16);
 		for (i = 0; i < PAGES; i++) {

@@ -10,10 +10,10 @@
 //!
 //! A fault disarms and marks under the tables' lock, and taking marks and arming pages excludes it. The
 //! processor disarms and logs in one step, and its log is emptied after every exit. Where it keeps none
-//! but sets dirty bits, these are looked for before marks are taken, and when an entry is taken out. So a page that is not armed is marked, or logged, or its bit is set, or it was
-//! marked when its mark was last taken. In the last case
-//! processors may still have the old translation: they forget it before the client is answered, so what
-//! they wrote until then is there when the client looks at the memory.
+//! but sets dirty bits, these are looked for before marks are taken, and when an entry is taken out. So a
+//! page that is not armed is marked, or logged, or its bit is set, or it was marked when its mark was last
+//! taken. In the last case processors may still have the old translation: they forget it before the client
+//! is answered, so what they wrote until then is there when the client looks at the memory.
 //!
 //! Pages are armed and watched one by one, so a slot that logs is not mapped in larger pages. Those
 //! that it had when it began are split before they are armed ([`super::large`]), or armed as a whole and

@@ -19,10 +19,7 @@ use super::{
         Leaf,
         FOR_EXECUTION, //
     },
-    level::{
-        Level,
-        ENTRIES, //
-    },
+    level::Level,
     stats::{
         PageCounts,
         Removed, //
@@ -33,7 +30,6 @@ use super::{
     },
 };
 use crate::{
-    bindings,
     linux::rwlock::{
         ReadGuard,
         RwLock,
@@ -57,130 +53,18 @@ use kernel::{
 
 use core::{
     cell::Cell,
-    marker::PhantomData,
-    ptr::NonNull, //
+    marker::PhantomData, //
 };
 
-/// The entries of a table.
-type Entries = [Atomic<u64>; ENTRIES];
+mod detached;
+mod page;
 
-/// Bits of the word beside a table that hold its level; the rest is the next table in a list.
-const LINK_LEVEL: usize = 7;
-
-/// A table that is not in a tree yet, with all entries empty.
-///
-/// # Invariants
-///
-/// `entries` is a page of `kvm_rs_table_alloc()` that this object owns.
-pub(crate) struct Table<F: EntryFormat> {
-    entries: NonNull<Entries>,
-    _format: PhantomData<F>,
-}
-
-// SAFETY: The table owns its page, which any thread may use.
-unsafe impl<F: EntryFormat> Send for Table<F> {}
-// SAFETY: Entries are atomic.
-unsafe impl<F: EntryFormat> Sync for Table<F> {}
-
-impl<F: EntryFormat> Table<F> {
-    /// Returns a new table. Sleeps; fails with `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Self::alloc(false)
-    }
-
-    /// Returns a new table that can be a root. Sleeps; fails with `ENOMEM`.
-    fn new_root() -> Result<Self> {
-        Self::alloc(F::LOW_ROOT)
-    }
-
-    fn alloc(low: bool) -> Result<Self> {
-        // SAFETY: The function has no preconditions but that the caller may sleep.
-        let page = unsafe { bindings::kvm_rs_table_alloc(low) };
-        let entries = NonNull::new(page.cast::<Entries>()).ok_or(ENOMEM)?;
-        // INVARIANT: The page was just allocated for this object.
-        Ok(Self {
-            entries,
-            _format: PhantomData,
-        })
-    }
-
-    /// Sets the entries in order to what `next` returns, which must not be tables.
-    fn fill(&self, mut next: impl FnMut() -> u64) {
-        // SAFETY: The table owns its page, and all its bytes are initialised.
-        for entry in unsafe { self.entries.as_ref() } {
-            entry.store(next(), Relaxed);
-        }
-    }
-
-    /// Returns the table's physical address.
-    fn hpa(&self) -> Hpa {
-        // SAFETY: By the type invariant, this is a page of the allocator.
-        Hpa::new(unsafe { bindings::kvm_rs_table_hpa(self.entries.as_ptr().cast()) })
-    }
-}
-
-impl<F: EntryFormat> Drop for Table<F> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant, the page is this object's own.
-        unsafe { bindings::kvm_rs_table_free(self.entries.as_ptr().cast()) };
-    }
-}
-
-/// Frees the table at `entries` and all below it; adds what goes with them to `removed`.
-///
-/// # Safety
-///
-/// `entries` must be a table of level `level` in format `F` that was linked and taken out, and that
-/// neither a processor nor a thread uses or will use.
-unsafe fn free_tree<F: EntryFormat>(
-    entries: NonNull<Entries>,
-    level: Level,
-    removed: &mut Removed,
-    may_sleep: bool,
-) {
-    // INVARIANT: By this function's contract, the page has no other owner left.
-    let table = Table::<F> {
-        entries,
-        _format: PhantomData,
-    };
-    // SAFETY: The page is alive until `table` goes, and all its bytes are initialised.
-    let entries = unsafe { table.entries.as_ref() };
-    for entry in entries {
-        let bits = entry.load(Relaxed);
-        match F::decode(bits, level) {
-            Entry::Empty | Entry::Mmio => {}
-            Entry::Leaf(_) => removed.leaves.add(level, 1),
-            Entry::Table(hpa) => {
-                if bits & FOR_EXECUTION != 0 {
-                    removed.for_execution = removed.for_execution.wrapping_add(1);
-                }
-                if let Some(below) = level.below() {
-                    // SAFETY: Entries lead to tables only by `EntryRef::link`, so this is one of the
-                    // level below; nobody but the owner of the tree's top reaches it.
-                    unsafe { free_tree::<F>(table_at(hpa), below, removed, may_sleep) };
-                }
-            }
-        }
-    }
-    drop(table);
-    removed.tables = removed.tables.wrapping_add(1);
-    if may_sleep {
-        // SAFETY: The caller said that it may sleep.
-        unsafe { bindings::kvm_rs_cond_resched() };
-    }
-}
-
-/// Returns the kernel address of the table at `hpa`.
-///
-/// # Safety
-///
-/// `hpa` must come from [`Table::hpa`].
-unsafe fn table_at(hpa: Hpa) -> NonNull<Entries> {
-    // SAFETY: By this function's contract, the address is of a page in the kernel's direct map.
-    let page = unsafe { bindings::kvm_rs_table_at(hpa.value()) };
-    // SAFETY: The direct map does not hold the null address.
-    unsafe { NonNull::new_unchecked(page.cast()) }
-}
+pub(super) use self::detached::Detached;
+pub(crate) use self::page::Table;
+use self::page::{
+    table_at,
+    Entries, //
+};
 
 /// A tree of tables, with an empty root at first.
 ///
@@ -302,8 +186,7 @@ pub(crate) trait Locked<F: EntryFormat> {
     {
         let tree = self.tree();
         TableRef {
-            // SAFETY: The tree owns its root, and all its bytes are initialised.
-            entries: unsafe { tree.root.entries.as_ref() },
+            entries: tree.root.entries(),
             level: tree.levels,
             guard: self,
             _format: PhantomData,
@@ -687,72 +570,5 @@ impl<F: EntryFormat> EntryRef<'_, F, Exclusive<'_, F>> {
         }
         self.guard.owed.set(true);
         written
-    }
-}
-
-/// Trees of tables that were taken out, in a list that needs no memory.
-///
-/// Dropping a list that is not empty leaks the tables, since processors may still use them.
-///
-/// # Invariants
-///
-/// `first` is 0, or the kernel address of a table with its level in the low three bits. The word
-/// beside each table is of the same kind. The list owns the tables.
-pub(super) struct Detached<F: EntryFormat> {
-    first: usize,
-    _format: PhantomData<F>,
-}
-
-// SAFETY: The list owns its tables, which any thread may free.
-unsafe impl<F: EntryFormat> Send for Detached<F> {}
-
-impl<F: EntryFormat> Detached<F> {
-    const fn new() -> Self {
-        // INVARIANT: The list is empty.
-        Self {
-            first: 0,
-            _format: PhantomData,
-        }
-    }
-
-    /// Puts a table in front.
-    ///
-    /// # Safety
-    ///
-    /// `hpa` must be of a table of level `level`, whose ownership goes to the list.
-    unsafe fn push(&mut self, hpa: Hpa, level: Level) {
-        // SAFETY: By this function's contract.
-        let table = unsafe { table_at(hpa) };
-        // SAFETY: The page is of the allocator, and nobody else uses the word beside it.
-        unsafe { bindings::kvm_rs_table_set_link(table.as_ptr().cast(), self.first) };
-        // INVARIANT: The address is page-aligned, so its low bits have room for the level.
-        self.first = table.as_ptr().expose_provenance() | usize::from(level.number());
-    }
-
-    /// Frees all tables and adds what goes with them to `removed`.
-    ///
-    /// Only for lists whose translations are flushed: this is [`super::tlb`]'s to see to.
-    pub(super) fn free(mut self, removed: &mut Removed, may_sleep: bool) {
-        while self.first != 0 {
-            let table = core::ptr::with_exposed_provenance_mut::<Entries>(self.first & !LINK_LEVEL);
-            // CAST: The value is at most 7.
-            let level = Level::from_number((self.first & LINK_LEVEL) as u8);
-            let (Some(table), Some(level)) = (NonNull::new(table), level) else {
-                // By the type invariant, this does not happen.
-                return;
-            };
-            // SAFETY: By the type invariant, this is a table of the list.
-            self.first = unsafe { bindings::kvm_rs_table_link(table.as_ptr().cast()) };
-            // SAFETY: The list owned the table, whose level this is, and has let go of it. It was
-            // taken out under an exclusive guard that was borrowed exclusively since, so no thread
-            // looks at it, and flushed, so no processor does.
-            unsafe { free_tree::<F>(table, level, removed, may_sleep) };
-        }
-    }
-}
-
-impl<F: EntryFormat> Drop for Detached<F> {
-    fn drop(&mut self) {
-        kernel::warn_on!(self.first != 0);
     }
 }

@@ -6,16 +6,11 @@
 //! by going on, by going to the client, or by leaving the rest to [`finish`], which may sleep.
 
 use super::{
-    control::{
-        self,
-        Written, //
-    },
     emulation::{
         self,
         Start, //
     },
     hypercall,
-    interrupt::EOI_OFFSET,
     io,
     pending::StringIo,
     restricted::real_mode,
@@ -35,30 +30,13 @@ use super::{
 };
 use crate::{
     bindings,
-    linux::{
-        speculation,
-        user_page::Wait, //
-    },
-    mmu::{
-        AtOnce,
-        FaultAccess,
-        Resolved,
-        Root,
-        APIC_ACCESS, //
-    },
-    trace,
+    mmu::FaultAccess,
     vm::{
         settings::Quirk,
         Vm, //
     },
     vmx::{
-        exit::{
-            ApicAccess,
-            ApicAccessKind,
-            ControlAccess,
-            DebugAccess,
-            Exit, //
-        },
+        exit::Exit,
         field,
         inject::{
             EventInfo,
@@ -68,12 +46,6 @@ use crate::{
     },
     x86::{
         addr::Gpa,
-        control_regs::{
-            rules,
-            Cr0,
-            Cr4,
-            Xcr0, //
-        },
         cpuid::Feature,
         exception::{
             Exception,
@@ -82,6 +54,9 @@ use crate::{
     }, //
 };
 use kernel::prelude::*;
+
+mod memory;
+mod register;
 
 /// How an exit goes on.
 pub(crate) enum Step {
@@ -150,7 +125,7 @@ pub(crate) fn handle(
                 write: violation.write,
                 execute: violation.fetch,
             };
-            start_fault(vm, vcpu, violation.gpa, access)
+            memory::start_fault(vm, vcpu, violation.gpa, access)
         }
         // The log has been emptied directly after the exit.
         Exit::LogFull { nmi_unblocked } => {
@@ -159,7 +134,7 @@ pub(crate) fn handle(
             }
             Step::Resume
         }
-        Exit::ApicAccess(access) => apic_access(vm, vcpu, vmcs, state, access),
+        Exit::ApicAccess(access) => memory::apic_access(vm, vcpu, vmcs, state, access),
         Exit::VirtualizedEoi(vector) => {
             vcpu.virtual_interrupt_ended(vm, state, vector);
             Step::Resume
@@ -168,7 +143,7 @@ pub(crate) fn handle(
             vcpu.apic_written(vm, state, offset);
             Step::Resume
         }
-        Exit::EptMisconfiguration(gpa) => ept_misconfiguration(vm, vmcs, state, gpa),
+        Exit::EptMisconfiguration(gpa) => memory::ept_misconfiguration(vm, vmcs, state, gpa),
         // The end of the timer's interrupt may be offered before the guest takes it.
         Exit::PreemptionTimer if vcpu.on_timer(state) && state.pv_eoi.is_used() => {
             Step::Later(Later::OfferEoi)
@@ -178,8 +153,8 @@ pub(crate) fn handle(
         Exit::ExternalInterrupt(_) => Step::Resume,
         Exit::Rdmsr => resume_if(state.rdmsr(vm, vcpu, vmcs)),
         Exit::Wrmsr => resume_if(state.wrmsr(vm, vcpu, vmcs)),
-        Exit::Control(access) => control(vcpu, vmcs, state, access),
-        Exit::Debug(access) => debug(vcpu, vmcs, state, access),
+        Exit::Control(access) => register::control(vcpu, vmcs, state, access),
+        Exit::Debug(access) => register::debug(vcpu, vmcs, state, access),
         Exit::Hlt => hlt(vcpu, vmcs, state),
         Exit::InterruptWindow => {
             // The next entry injects, or the client is told.
@@ -188,7 +163,7 @@ pub(crate) fn handle(
         // So does it when the TPR let an interrupt through.
         Exit::NmiWindow | Exit::TprBelowThreshold => Step::Resume,
         Exit::Exception(event) => exception(vm, vcpu, vmcs, state, event),
-        Exit::Xsetbv => xsetbv(vmcs, state),
+        Exit::Xsetbv => register::xsetbv(vmcs, state),
         Exit::Vmcall => state.hypercall(vm, vcpu, vmcs, false),
         Exit::VmxInstruction(_) | Exit::Foreign => raise(state, Exception::invalid_opcode()),
         // There is no performance monitoring for guests.
@@ -230,64 +205,6 @@ pub(crate) fn handle(
             Step::ToUser
         }
     }
-}
-
-/// Signals the eventfd that is for all accesses to an address without memory, or leaves the access to
-/// what may sleep.
-fn ept_misconfiguration(vm: &Vm, vmcs: &CurrentVmcs<'_>, state: &mut State, gpa: Gpa) -> Step {
-    // The manuals do not promise the length of an instruction here. Processors give it, hypervisors
-    // may not.
-    if vm.hypervisor().virtualized
-        || state.events.interrupted.is_some()
-        || !vm.ioeventfds().write_any(gpa.value())
-    {
-        return Step::Later(Later::EptMisconfiguration(gpa));
-    }
-    state.skip_instruction(vmcs);
-    Step::Resume
-}
-
-/// Does what an access to the APIC-access page asks for.
-fn apic_access(
-    vm: &Vm,
-    vcpu: &Vcpu,
-    vmcs: &CurrentVmcs<'_>,
-    state: &mut State,
-    access: ApicAccess,
-) -> Step {
-    let gpa = Gpa::new(APIC_ACCESS.value() | u64::from(access.offset));
-    match access.kind {
-        // What is written does not matter, so the instruction need not be looked at.
-        ApicAccessKind::Write if access.offset == EOI_OFFSET => {
-            vcpu.end_of_interrupt(vm, state);
-            state.skip_instruction(vmcs);
-            Step::Resume
-        }
-        ApicAccessKind::Write => Step::Later(Later::ApicAccess(gpa, true)),
-        ApicAccessKind::Read | ApicAccessKind::Delivery => {
-            Step::Later(Later::ApicAccess(gpa, false))
-        }
-        ApicAccessKind::Fetch | ApicAccessKind::Physical => Step::Later(Later::Emulate),
-    }
-}
-
-/// Lets the guest go on after a fault, or leaves that to what may sleep.
-fn start_fault(vm: &Vm, vcpu: &Vcpu, gpa: Gpa, access: FaultAccess) -> Step {
-    let Some(done) = vm.mmu().fault_at_once(gpa, access, vcpu.ring()) else {
-        return Step::Later(Later::Fault(gpa, access));
-    };
-    vcpu.check_ring();
-    vcpu.count_event(match done {
-        AtOnce::Mapped | AtOnce::Disarmed => Event::FaultFixed,
-        AtOnce::Spurious => Event::FaultSpurious,
-    });
-    if done == AtOnce::Disarmed {
-        vcpu.count_event(Event::FaultFast);
-    } else {
-        // The host's own tables were looked at.
-        speculation::host_data_touched();
-    }
-    Step::Resume
 }
 
 /// Raises an exception in the guest instead of finishing the instruction.
@@ -345,82 +262,6 @@ fn has_mwait(vm: &Vm, state: &State) -> bool {
     }
 }
 
-fn control(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: ControlAccess) -> Step {
-    let cr0_write = |state: &mut State, value| match state.write_cr0(vmcs, value, None) {
-        Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-        Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr0(value, cr3)),
-        Err(_) => raise(state, Exception::general_protection()),
-    };
-    match access {
-        ControlAccess::Write(register, gpr) => {
-            let value = state.gpr_with(vmcs, usize::from(gpr));
-            let value = if state.is_64bit(vmcs) {
-                value
-            } else {
-                value & 0xffff_ffff
-            };
-            trace::kvm_cr(|| (true, u32::from(register), value));
-            match register {
-                0 => cr0_write(state, value),
-                4 => match state.write_cr4(vmcs, value, None) {
-                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr4(value, cr3)),
-                    Err(_) => raise(state, Exception::general_protection()),
-                },
-                3 => match state.write_cr3(vmcs, value, None) {
-                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr3(value, cr3)),
-                    Err(_) => raise(state, Exception::general_protection()),
-                },
-                8 => write_cr8(vcpu, vmcs, state, value),
-                _ => unexpected(vcpu, state),
-            }
-        }
-        ControlAccess::Read(3, gpr) => {
-            let cr3 = state.cr3(vmcs);
-            state.set_gpr(usize::from(gpr), cr3);
-            state.skip_instruction(vmcs);
-            Step::Resume
-        }
-        ControlAccess::Read(8, gpr) => {
-            let cr8 = vcpu.cr8(state);
-            trace::kvm_cr(|| (false, 8, u64::from(cr8)));
-            state.set_gpr(usize::from(gpr), u64::from(cr8));
-            state.skip_instruction(vmcs);
-            Step::Resume
-        }
-        ControlAccess::Read(..) => unexpected(vcpu, state),
-        ControlAccess::ClearTaskSwitched => {
-            let value = state.cr0(vmcs).without(Cr0::TS).value();
-            trace::kvm_cr(|| (true, 0, value));
-            cr0_write(state, value)
-        }
-        ControlAccess::LoadMachineStatus(word) => {
-            // LMSW sets PE, MP, EM and TS, and cannot clear PE.
-            let old = state.cr0(vmcs).value();
-            let value = (old & !0xe) | u64::from(word & 0xf);
-            trace::kvm_cr(|| (true, 0, value));
-            cr0_write(state, value)
-        }
-    }
-}
-
-/// Sets the task priority; a client that has the local APIC is told when it falls.
-fn write_cr8(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, value: u64) -> Step {
-    let Ok(new) = rules::check_cr8(value) else {
-        return raise(state, Exception::general_protection());
-    };
-    let old = vcpu.cr8(state);
-    vcpu.set_cr8(state, new);
-    state.skip_instruction(vmcs);
-    if vcpu.controller().is_some() || old <= new {
-        Step::Resume
-    } else {
-        vcpu.run_page().set_plain(bindings::KVM_EXIT_SET_TPR);
-        Step::ToUser
-    }
-}
-
 /// Reports an exit that this module's controls do not ask for.
 fn unexpected(vcpu: &Vcpu, state: &State) -> Step {
     let details = [u64::from(state.regs.exit_reason), u64::from(vcpu.cpu())];
@@ -429,28 +270,6 @@ fn unexpected(vcpu: &Vcpu, state: &State) -> Step {
         &details,
     );
     Step::ToUser
-}
-
-fn debug(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State, access: DebugAccess) -> Step {
-    if let Err(exception) = state.check_debug_access(vmcs, access.register) {
-        if exception.vector == Vector::DB && state.guest_debug.has_breakpoints() {
-            vcpu.report_debug(vmcs, state, exception.payload.unwrap_or(0));
-            return Step::ToUser;
-        }
-        return raise(state, exception);
-    }
-    let gpr = usize::from(access.gpr);
-    if access.read {
-        let value = state.read_debug_register(access.register);
-        state.set_gpr(gpr, value);
-    } else {
-        let value = state.gpr_with(vmcs, gpr);
-        if let Err(exception) = state.write_debug_register(vmcs, access.register, value) {
-            return raise(state, exception);
-        }
-    }
-    state.skip_instruction(vmcs);
-    Step::Resume
 }
 
 fn hlt(vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
@@ -507,7 +326,7 @@ fn exception(
             let access = FaultAccess::of_page_fault(code);
             // Linear addresses are physical ones. They have 32 bits.
             let address = vmcs.read(field::EXIT_QUALIFICATION).0 & 0xffff_ffff;
-            start_fault(vm, vcpu, Gpa::new(address), access)
+            memory::start_fault(vm, vcpu, Gpa::new(address), access)
         }
         Vector::BP if state.guest_debug.takes_int3() => {
             vcpu.report_exception(vmcs, state, vector);
@@ -524,44 +343,35 @@ fn exception(
     }
 }
 
-fn xsetbv(vmcs: &CurrentVmcs<'_>, state: &mut State) -> Step {
-    // CAST: The instruction takes ECX.
-    let index = state.gpr(RCX) as u32;
-    let value = state.edx_eax();
-    if !state.cr4(vmcs).contains(Cr4::OSXSAVE) {
-        return raise(state, Exception::invalid_opcode());
-    }
-    if index != 0 || state.cpl(vmcs) != 0 {
-        return raise(state, Exception::general_protection());
-    }
-    let result =
-        rules::check_xcr0(Xcr0::new(value), state.features.xcr0).map(|xcr0| state.load_xcr0(xcr0));
-    finish_or_fault(vmcs, state, result)
-}
-
 /// Does the part of an exit that may sleep.
 pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> Result<Next> {
     match later {
-        Later::Fault(gpa, access) => fault(vm, vcpu, owned, gpa, access),
+        Later::Fault(gpa, access) => memory::fault(vm, vcpu, owned, gpa, access),
         Later::Emulate => emulation::emulate(vm, vcpu, owned, Start::Fetch),
         Later::EptMisconfiguration(gpa) => {
             vcpu.count_event(Event::FaultEmulated);
             // An instruction that writes there exits for no mere read: its translation allowed it.
-            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, true))
+            memory::emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, true))
         }
         Later::ApicAccess(gpa, write) => {
-            emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, write))
+            memory::emulate_mmio(vm, vcpu, owned, gpa, Start::Access(gpa, write))
         }
         Later::StringIo(io) => io::string_io(vm, vcpu, owned, io),
-        Later::LoadCr0(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
-            state.write_cr0(vmcs, value, Some(pdptes)).map(|_| ())
-        }),
-        Later::LoadCr3(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
-            state.write_cr3(vmcs, value, Some(pdptes)).map(|_| ())
-        }),
-        Later::LoadCr4(value, cr3) => load_control(vm, owned, cr3, |state, vmcs, pdptes| {
-            state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
-        }),
+        Later::LoadCr0(value, cr3) => {
+            register::load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+                state.write_cr0(vmcs, value, Some(pdptes)).map(|_| ())
+            })
+        }
+        Later::LoadCr3(value, cr3) => {
+            register::load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+                state.write_cr3(vmcs, value, Some(pdptes)).map(|_| ())
+            })
+        }
+        Later::LoadCr4(value, cr3) => {
+            register::load_control(vm, owned, cr3, |state, vmcs, pdptes| {
+                state.write_cr4(vmcs, value, Some(pdptes)).map(|_| ())
+            })
+        }
         Later::Hypercall => {
             vm.update_destinations();
             owned.with_vmcs(|vmcs, state| state.hypercall(vm, vcpu, vmcs, true));
@@ -579,96 +389,4 @@ pub(crate) fn finish(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, later: Later) -> R
         Later::InvalidOpcode => hypercall::fix(vm, vcpu, owned),
         Later::OfferEoi => Ok(Next::Resume),
     }
-}
-
-/// Writes a control register once the PDPTEs are read from guest memory.
-fn load_control(
-    vm: &Vm,
-    owned: &mut Owned,
-    cr3: u64,
-    write: impl FnOnce(&mut State, &CurrentVmcs<'_>, [u64; 4]) -> Result<(), rules::GpFault>,
-) -> Result<Next> {
-    let pdptes = control::read_pdptes(vm.memory(), &owned.state.features, cr3);
-    owned.with_vmcs(|vmcs, state| {
-        let result = pdptes.and_then(|pdptes| write(state, vmcs, pdptes));
-        finish_or_fault(vmcs, state, result);
-    });
-    Ok(Next::Resume)
-}
-
-/// Brings in the page, or emulates the instruction if there is no memory.
-fn fault(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, access: FaultAccess) -> Result<Next> {
-    let resolved = bring_in(vm, vcpu, owned, gpa, access).inspect_err(|&error| {
-        if error == EINTR {
-            vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_INTR);
-        }
-        if error == EFAULT || error == EHWPOISON {
-            let page = gpa.gfn().to_gpa();
-            vcpu.run_page().set_memory_fault(page.value(), 4096);
-        }
-    })?;
-    if resolved == Resolved::NoSlot && matches!(vcpu.root(), Root::Ept(_)) {
-        vcpu.count_event(Event::MmioRemembered);
-    }
-    vcpu.count_event(match resolved {
-        Resolved::Mapped => Event::FaultFixed,
-        Resolved::Spurious => Event::FaultSpurious,
-        Resolved::NoSlot | Resolved::ReadOnlySlot => Event::FaultEmulated,
-        // Somebody else waits for it.
-        Resolved::Away(_) => return Ok(Next::Resume),
-    });
-    match resolved {
-        Resolved::Mapped | Resolved::Spurious | Resolved::Away(_) => Ok(Next::Resume),
-        Resolved::NoSlot | Resolved::ReadOnlySlot => {
-            // What the CPU writes may be an entry of the guest's tables.
-            let start = if access.write || access.execute {
-                Start::Fetch
-            } else {
-                Start::Access(gpa, false)
-            };
-            emulate_mmio(vm, vcpu, owned, gpa, start)
-        }
-    }
-}
-
-/// Brings in the page, unless the guest can do something else while it is away.
-fn bring_in(
-    vm: &Vm,
-    vcpu: &Vcpu,
-    owned: &mut Owned,
-    gpa: Gpa,
-    access: FaultAccess,
-) -> Result<Resolved> {
-    if vcpu.controller().is_some() {
-        let resolved = vm.mmu().fault(gpa, access, vcpu.ring(), Wait::No)?;
-        match resolved {
-            Resolved::Away(hva) if !owned.defer_page(vm, vcpu, gpa, hva) => {}
-            _ => return Ok(resolved),
-        }
-    }
-    vm.mmu().fault(gpa, access, vcpu.ring(), Wait::Yes)
-}
-
-/// Emulates the instruction that met no memory at `gpa`.
-fn emulate_mmio(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, gpa: Gpa, start: Start) -> Result<Next> {
-    if owned.state.events.interrupted.take().is_some() {
-        // Delivery of an event went through memory-mapped I/O: nobody can say how it goes on.
-        let (event, qualification) = owned.with_vmcs(|vmcs, _| {
-            (
-                vmcs.read(field::IDT_VECTORING_INFO),
-                vmcs.read(field::EXIT_QUALIFICATION).0,
-            )
-        });
-        let details = [
-            u64::from(event),
-            u64::from(owned.state.regs.exit_reason),
-            qualification,
-            gpa.value(),
-            u64::from(vcpu.cpu()),
-        ];
-        vcpu.run_page()
-            .set_internal_error(bindings::KVM_INTERNAL_ERROR_DELIVERY_EV, &details);
-        return Ok(Next::ToUser);
-    }
-    emulation::emulate(vm, vcpu, owned, start)
 }
