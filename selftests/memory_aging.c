@@ -105,6 +105,12 @@ static bool is_idle(FIXTURE_DATA(memory_aging) *self, unsigned int i)
 	return word & bit;
 }
 
+/* Has the host put new pages on the lists that page_idle knows, without moving any. */
+static void put_on_lists(void)
+{
+	write_file("/proc/sys/vm/drop_caches", "1");
+}
+
 /*
  * Likewise, until all are found so: page_idle passes over pages that the host looks
  * at itself just then, or has not put on its lists yet.
@@ -114,8 +120,7 @@ static bool become_idle(FIXTURE_DATA(memory_aging) *self)
 	unsigned int attempt, i;
 
 	for (attempt = 0; attempt < 10; attempt++) {
-		/* New pages come on the lists. */
-		write_file("/proc/sys/vm/compact_memory", "1");
+		put_on_lists();
 		mark_idle(self);
 		for (i = 0; i < PAGES; i++)
 			if (!is_idle(self, i))
@@ -152,7 +157,7 @@ TEST_F(memory_aging, old_pages_go)
 	unsigned int i;
 
 	touch(_metadata, self, 0, PAGES);
-	write_file("/proc/sys/vm/compact_memory", "1");
+	put_on_lists();
 	mark_idle(self);
 	flush(_metadata, self);
 	touch(_metadata, self, 0, PAGES / 2);
