@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct ProtectionKeys {
     /// PKRU while the guest is not entered.
     pub(crate) pkru: u32,
+    /// The host's while the guest is entered.
+    host: u32,
     /// By which registers the guest can get at it.
     reach: u8,
 }
@@ -30,20 +32,23 @@ const BY_CR4: u8 = 1 << 0;
 const BY_XCR0: u8 = 1 << 1;
 
 impl ProtectionKeys {
-    /// Loads the guest's PKRU if the guest can see it, and returns the host's. Interrupts must be off until
-    /// [`ProtectionKeys::save`].
+    /// Returns whether the guest can get at it. It has the bits of both registers only if the host uses
+    /// protection keys.
     #[inline]
-    pub(super) fn load(&self) -> Option<u32> {
-        // A guest has either bit only if the host uses protection keys.
-        (self.reach != 0).then(|| host::swap_pkru(self.pkru))
+    pub(super) fn are_used(&self) -> bool {
+        self.reach != 0
     }
 
-    /// Takes the guest's PKRU back, and loads the host's, as [`ProtectionKeys::load`] returned it.
-    #[inline]
-    pub(super) fn save(&mut self, host: Option<u32>) {
-        if let Some(host) = host {
-            self.pkru = host::swap_pkru(host);
-        }
+    /// Loads the guest's PKRU, if they are used. Interrupts must be off until [`ProtectionKeys::save`].
+    #[cold]
+    pub(super) fn load(&mut self) {
+        self.host = host::swap_pkru(self.pkru);
+    }
+
+    /// Takes the guest's PKRU back, and loads the host's.
+    #[cold]
+    pub(super) fn save(&mut self) {
+        self.pkru = host::swap_pkru(self.host);
     }
 
     /// Follows a new CR4.

@@ -387,7 +387,9 @@ fn enter_once(
         // off until the host's is back.
         unsafe { host::load_xstate(own, of_guest) };
     }
-    let host_pkru = state.protection_keys.load();
+    if state.protection_keys.are_used() {
+        state.protection_keys.load();
+    }
     if !state.entry_work.is_none() {
         state.do_entry_work(vmcs);
     }
@@ -412,7 +414,9 @@ fn enter_once(
         )
     };
 
-    state.protection_keys.save(host_pkru);
+    if state.protection_keys.are_used() {
+        state.protection_keys.save();
+    }
     // Before the vCPU is outside for others: who sees it there may rely on its log being empty.
     if state.logs_writes {
         if let Some(pml) = &state.pml {
