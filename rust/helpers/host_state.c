@@ -9,6 +9,7 @@
 #include <asm/fpu/xcr.h>
 #include <asm/mmu_context.h>
 #include <asm/msr.h>
+#include <asm/pkru.h>
 #include <asm/processor.h>
 #include <asm/segment.h>
 #include <asm/tlbflush.h>
@@ -137,18 +138,17 @@ void kvm_rs_load_xstate(const struct kvm_rs_xstate *from, const struct kvm_rs_xs
 }
 
 /**
- * kvm_rs_swap_pkru() - Load PKRU if it is another than the one that is there
+ * kvm_rs_swap_pkru() - Load PKRU, if the host uses protection keys
  * @pkru:	What is to be there
  *
- * Context: Interrupts off, until the host's is back. The host must use protection keys.
+ * Context: Interrupts off, until the host's is back.
  *
- * Return: What was there.
+ * Return: What was there, 0 without protection keys.
  */
 u32 kvm_rs_swap_pkru(u32 pkru)
 {
-	u32 old = rdpkru();
+	u32 old = read_pkru();
 
-	if (pkru != old)
-		wrpkru(pkru);
+	write_pkru(pkru);
 	return old;
 }

@@ -71,11 +71,11 @@ pub(crate) unsafe fn load_xstate(from: &Xstate, to: &Xstate) {
     unsafe { bindings::kvm_rs_load_xstate(from, to) };
 }
 
-/// Loads PKRU, and returns what was there. The host must use protection keys, and interrupts must stay off
-/// until the host's own value is back.
+/// Loads PKRU if the host uses protection keys, and returns what was there. Interrupts must stay off until
+/// the host's own value is back.
 #[inline]
 pub(crate) fn swap_pkru(pkru: u32) -> u32 {
-    // SAFETY: The register takes any value, and nothing runs with it that is not to.
+    // SAFETY: The shim looks whether the register is there, which takes any value.
     unsafe { bindings::kvm_rs_swap_pkru(pkru) }
 }
 

@@ -32,8 +32,7 @@ const BY_CR4: u8 = 1 << 0;
 const BY_XCR0: u8 = 1 << 1;
 
 impl ProtectionKeys {
-    /// Returns whether the guest can get at it. It has the bits of both registers only if the host uses
-    /// protection keys.
+    /// Returns whether the guest can get at it.
     #[inline]
     pub(super) fn are_used(&self) -> bool {
         self.reach != 0
