@@ -196,14 +196,7 @@ pub(crate) fn handle(
                 .set_internal_error(bindings::KVM_INTERNAL_ERROR_EMULATION, &details);
             Step::ToUser
         }
-        Exit::Init | Exit::Unknown(_) => {
-            let details = [u64::from(state.regs.exit_reason), u64::from(vcpu.cpu())];
-            vcpu.run_page().set_internal_error(
-                bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
-                &details,
-            );
-            Step::ToUser
-        }
+        Exit::Init | Exit::Unknown(_) => unexpected(vcpu, state),
     }
 }
 
@@ -214,9 +207,9 @@ fn raise(state: &mut State, exception: Exception) -> Step {
 }
 
 /// Ends an instruction, or raises #GP(0).
-fn finish_or_fault<E>(vmcs: &CurrentVmcs<'_>, state: &mut State, result: Result<(), E>) -> Step {
+fn finish_or_fault<T, E>(vmcs: &CurrentVmcs<'_>, state: &mut State, result: Result<T, E>) -> Step {
     match result {
-        Ok(()) => state.skip_instruction(vmcs),
+        Ok(_) => state.skip_instruction(vmcs),
         Err(_) => state.raise(Exception::general_protection()),
     }
     Step::Resume

@@ -55,10 +55,9 @@ pub(super) fn control(
     state: &mut State,
     access: ControlAccess,
 ) -> Step {
-    let cr0_write = |state: &mut State, value| match state.write_cr0(vmcs, value, None) {
-        Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-        Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr0(value, cr3)),
-        Err(_) => raise(state, Exception::general_protection()),
+    let write_cr0 = |state: &mut State, value| {
+        let result = state.write_cr0(vmcs, value, None);
+        written(vmcs, state, result, |cr3| Later::LoadCr0(value, cr3))
     };
     match access {
         ControlAccess::Write(register, gpr) => {
@@ -70,17 +69,15 @@ pub(super) fn control(
             };
             trace::kvm_cr(|| (true, u32::from(register), value));
             match register {
-                0 => cr0_write(state, value),
-                4 => match state.write_cr4(vmcs, value, None) {
-                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr4(value, cr3)),
-                    Err(_) => raise(state, Exception::general_protection()),
-                },
-                3 => match state.write_cr3(vmcs, value, None) {
-                    Ok(Written::Done) => finish_or_fault(vmcs, state, Ok::<(), ()>(())),
-                    Ok(Written::NeedsPdptes(cr3)) => Step::Later(Later::LoadCr3(value, cr3)),
-                    Err(_) => raise(state, Exception::general_protection()),
-                },
+                0 => write_cr0(state, value),
+                3 => {
+                    let result = state.write_cr3(vmcs, value, None);
+                    written(vmcs, state, result, |cr3| Later::LoadCr3(value, cr3))
+                }
+                4 => {
+                    let result = state.write_cr4(vmcs, value, None);
+                    written(vmcs, state, result, |cr3| Later::LoadCr4(value, cr3))
+                }
                 8 => write_cr8(vcpu, vmcs, state, value),
                 _ => unexpected(vcpu, state),
             }
@@ -102,15 +99,28 @@ pub(super) fn control(
         ControlAccess::ClearTaskSwitched => {
             let value = state.cr0(vmcs).without(Cr0::TS).value();
             trace::kvm_cr(|| (true, 0, value));
-            cr0_write(state, value)
+            write_cr0(state, value)
         }
         ControlAccess::LoadMachineStatus(word) => {
             // LMSW sets PE, MP, EM and TS, and cannot clear PE.
             let old = state.cr0(vmcs).value();
             let value = (old & !0xe) | u64::from(word & 0xf);
             trace::kvm_cr(|| (true, 0, value));
-            cr0_write(state, value)
+            write_cr0(state, value)
         }
+    }
+}
+
+/// Ends a write of a control register, or leaves it for when the PDPTEs are there.
+fn written(
+    vmcs: &CurrentVmcs<'_>,
+    state: &mut State,
+    result: Result<Written, rules::GpFault>,
+    later: impl FnOnce(u64) -> Later,
+) -> Step {
+    match result {
+        Ok(Written::NeedsPdptes(cr3)) => Step::Later(later(cr3)),
+        result => finish_or_fault(vmcs, state, result),
     }
 }
 

@@ -9,8 +9,9 @@
 //!
 //! # When it is off
 //!
-//! A vCPU does without APICv as long as there is a reason to, of those that KVM calls inhibits. All of
-//! them are its own: nothing that the processor does depends on another vCPU's state, as it sends no IPIs to others.
+//! A vCPU does without APICv as long as there is a reason to, of those that KVM calls inhibits. All of them
+//! are its own: nothing that the processor does depends on another vCPU's state, as it sends no IPIs to
+//! others.
 //!
 //! # Who is told
 //!
