@@ -37,14 +37,18 @@ enum meanwhile {
 	ASK,			/* asks the client */
 };
 
-GUEST_CODE(on_timer, 64,
-	"	pushq %rax\n"
-	"	pushq %rdx\n"
-	"	rdtsc\n"
-	"	shlq $32, %rdx\n"
-	"	orq %rdx, %rax\n"
-	"	movq %rax, 0x102000\n"
+/* What a handler does first, with %rax and %rdx on the stack. */
+#define NOTE_TIME			\
+	"	pushq %rax\n"	\
+	"	pushq %rdx\n"	\
+	"	rdtsc\n"	\
+	"	shlq $32, %rdx\n"	\
+	"	orq %rdx, %rax\n"	\
+	"	movq %rax, 0x102000\n"	\
 	"	incq 0x102008\n"
+
+GUEST_CODE(on_timer, 64,
+	NOTE_TIME
 	"	movl $0xfee000b0, %eax\n"
 	"	movl $0, (%rax)\n"
 	"	popq %rdx\n"
@@ -53,13 +57,7 @@ GUEST_CODE(on_timer, 64,
 
 /* The same, for a guest that knows of KVM. */
 GUEST_CODE(on_timer_pv, 64,
-	"	pushq %rax\n"
-	"	pushq %rdx\n"
-	"	rdtsc\n"
-	"	shlq $32, %rdx\n"
-	"	orq %rdx, %rax\n"
-	"	movq %rax, 0x102000\n"
-	"	incq 0x102008\n"
+	NOTE_TIME
 	"	btrl $0, 0x102040\n"
 	"	jnc 1f\n"
 	"	incq 0x102048\n"

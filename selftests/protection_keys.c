@@ -4,6 +4,8 @@
  * CPU's accesses and from those that the hypervisor makes in its place; it is part
  * of the state that a client saves; and neither guest nor client sees the other's.
  */
+#include <cpuid.h>
+
 #include "kselftest_harness.h"
 #include "vm.h"
 
@@ -184,18 +186,18 @@ TEST_F(guest, client_has_its_own)
 		EXPECT_EQ(rdpkru(), other);
 		wrpkru(own);
 	}
-	/* A guest that may touch nothing of key 0 does not keep the kernel from it. */
-	call(vcpu, do_wrpkru, ~3U, 0);
-	EXPECT_EQ((uint32_t)call(vcpu, do_rdpkru, 0, 0).rdi, ~3U);
+	/* A guest that may not touch its user pages of key 0 does not keep anybody else from theirs. */
+	call(vcpu, do_wrpkru, NO_ACCESS, 0);
+	EXPECT_EQ((uint32_t)call(vcpu, do_rdpkru, 0, 0).rdi, NO_ACCESS);
 	EXPECT_EQ(rdpkru(), own);
 }
 
 /* Offset of PKRU in an XSAVE area of the standard form. */
 static uint32_t pkru_offset(void)
 {
-	uint32_t eax = 0xd, ebx, ecx = 9, edx;
+	uint32_t eax, ebx, ecx, edx;
 
-	asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	__cpuid_count(0xd, 9, eax, ebx, ecx, edx);
 	return ebx;
 }
 

@@ -4,6 +4,8 @@
  * own IA32_UMWAIT_CONTROL is kept for it; and without the feature in CPUID neither
  * instruction nor MSR is there.
  */
+#include <x86intrin.h>
+
 #include "kselftest_harness.h"
 #include "vm.h"
 
@@ -72,21 +74,13 @@ static uint64_t call(struct vcpu *vcpu, const char *entry, uint64_t rdi)
 	return vcpu_regs(vcpu).rax;
 }
 
-static uint64_t rdtsc(void)
-{
-	uint32_t low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high));
-	return (uint64_t)high << 32 | low;
-}
-
 /* How long the client's own TPAUSE takes, at most @cycles. */
 static uint64_t client_tpause(uint64_t cycles)
 {
-	uint64_t start = rdtsc(), end = start + cycles;
+	uint64_t start = __rdtsc(), end = start + cycles;
 
 	asm volatile("tpause %0" : : "r"(1), "a"((uint32_t)end), "d"((uint32_t)(end >> 32)) : "cc");
-	return rdtsc() - start;
+	return __rdtsc() - start;
 }
 
 /* An interrupt of the host ends a wait or adds to it, so most of some must be right. */
