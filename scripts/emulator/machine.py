@@ -3,6 +3,7 @@
 and started, and what comes out of it."""
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -51,7 +52,7 @@ TROUBLE = re.compile(
     r'|Kernel panic|unregister_netdevice: waiting)')
 
 
-def boot_params(kernel, cmdline, initrd, initrd_size):
+def boot_params(kernel, cmdline, initrd, initrd_size, seed):
     """Returns the parameter block of a 64-bit boot."""
     block = bytearray(PAGE_TABLES + 6 * PAGE)
     command = cmdline.encode() + b'\0'
@@ -70,9 +71,9 @@ def boot_params(kernel, cmdline, initrd, initrd_size):
     put(0x238, '<I', CMDLINE_SIZE)              # cmdline_size
     put(0x250, '<Q', PARAMETERS + SETUP_DATA)   # setup_data
     block[CMDLINE:CMDLINE + len(command)] = command
-    # A seed, so that the kernel need not gather one: the same each time.
+    # A seed, so that the kernel need not gather one, and is the same each time.
     put(SETUP_DATA, '<QII', 0, 9, 32)
-    block[SETUP_DATA + 16:SETUP_DATA + 48] = b'the same ticks for the same call'
+    block[SETUP_DATA + 16:SETUP_DATA + 48] = hashlib.sha256(seed.encode()).digest()
     put(GDT, '<QQQQ', 0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff)
     put(GDT_POINTER, '<HQ', 31, PARAMETERS + GDT)
     put(ENTRY, '<Q', kernel['entry'])
@@ -229,7 +230,8 @@ class Machine:
         if serial:
             cmdline += ' earlyprintk=serial,ttyS0,115200,keep ignore_loglevel'
         with open(os.path.join(folder, 'parameters'), 'wb') as file:
-            file.write(boot_params(kernel, cmdline, initrd, size))
+            file.write(boot_params(kernel, cmdline, initrd, size,
+                                   self.options.seed))
         with open(os.path.join(folder, 'bochsrc'), 'w', encoding='ascii') as file:
             file.write(configuration(self.emulator, self, folder, kernel,
                                      initrd, serial))
