@@ -315,6 +315,41 @@ void kvm_rs_load_debug_registers(const unsigned long address[4])
 	set_debugreg(address[3], 3);
 }
 
+/**
+ * kvm_rs_load_debug_status() - Load the guest's DR6
+ * @dr6:	Its value
+ *
+ * Context: Interrupts off, until kvm_rs_take_debug_registers().
+ */
+void kvm_rs_load_debug_status(unsigned long dr6)
+{
+	set_debugreg(dr6, 6);
+}
+
+/**
+ * kvm_rs_take_debug_registers() - Read what the guest left in DR0 to DR3 and DR6
+ * @address:	Where to put DR0 to DR3
+ *
+ * The kernel's handler of #DB expects a DR6 that tells of nothing. Its own breakpoints come back in
+ * kvm_rs_guest_timing_exit().
+ *
+ * Context: Interrupts off since the VM exit.
+ *
+ * Return: DR6.
+ */
+unsigned long kvm_rs_take_debug_registers(unsigned long address[4])
+{
+	unsigned long dr6;
+
+	get_debugreg(address[0], 0);
+	get_debugreg(address[1], 1);
+	get_debugreg(address[2], 2);
+	get_debugreg(address[3], 3);
+	get_debugreg(dr6, 6);
+	set_debugreg(DR6_RESERVED, 6);
+	return dr6;
+}
+
 void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4])
 {
 	cpuid_count(leaf, subleaf, &out[0], &out[1], &out[2], &out[3]);

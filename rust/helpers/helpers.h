@@ -84,6 +84,8 @@ unsigned int kvm_rs_tsc_khz(void);
 u64 kvm_rs_rdtsc(void);
 void kvm_rs_machine_check(void);
 void kvm_rs_load_debug_registers(const unsigned long address[4]);
+void kvm_rs_load_debug_status(unsigned long dr6);
+unsigned long kvm_rs_take_debug_registers(unsigned long address[4]);
 void kvm_rs_cpuid(u32 leaf, u32 subleaf, u32 out[4]);
 
 /* virt.c */

@@ -86,3 +86,22 @@ pub(crate) fn load_debug_registers(addresses: &[u64; 4]) {
     // SAFETY: The array has four elements; DR7 is 0 until VM entry, so that no address can trap.
     unsafe { bindings::kvm_rs_load_debug_registers(addresses.as_ptr().cast()) };
 }
+
+/// Loads DR6, whose upper half must be 0. Interrupts must stay off until [`take_debug_registers`].
+pub(crate) fn load_debug_status(dr6: u64) {
+    // CAST: A register's width. The upper half would fault.
+    let dr6 = (dr6 & 0xffff_ffff) as kernel::ffi::c_ulong;
+    // SAFETY: The register takes any lower half, and only tells about exceptions that were.
+    unsafe { bindings::kvm_rs_load_debug_status(dr6) };
+}
+
+/// Returns DR0 to DR3, and DR6 as a VM exit left them, and gives DR6 the value that the kernel expects.
+///
+/// Interrupts must be off since the exit.
+pub(crate) fn take_debug_registers() -> ([u64; 4], u64) {
+    let mut addresses = [0; 4];
+    // SAFETY: The array has four elements.
+    let dr6 = unsafe { bindings::kvm_rs_take_debug_registers(addresses.as_mut_ptr().cast()) };
+    // CAST: A register's width.
+    (addresses, dr6 as u64)
+}

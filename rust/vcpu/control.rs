@@ -110,7 +110,7 @@ impl State {
             .with(Cr4::new(host::cr4()).common(CR4_OF_HOST));
         let hardware = self.restrict_cr4(hardware);
         vmcs.write(field::GUEST_CR4, Natural(hardware.value()));
-        self.protection_keys.follow_cr4(value);
+        self.protect_by_cr4(value);
         self.cpuid_stale = true;
     }
 

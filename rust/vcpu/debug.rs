@@ -2,9 +2,14 @@
 
 //! Debug registers.
 //!
-//! MOV DR always exits; the values are kept here. The *effective* registers are those that the CPU has
-//! while the guest runs: the guest's, or a debugger's in their place. The effective DR7 is in the VMCS;
-//! the breakpoint addresses are loaded into the CPU before an entry only while it enables one of them.
+//! The values are kept here. The *effective* registers are those that the CPU has while the guest runs:
+//! the guest's, or a debugger's in their place. The effective DR7 is in the VMCS; the breakpoint addresses
+//! are loaded into the CPU before an entry only while it enables one of them.
+//!
+//! MOV DR exits. As who accesses one debug register will access others, as a switch of tasks does, the
+//! guest then has all of them *on lease*: they are loaded, MOV DR does not exit, and what they hold is
+//! taken back at the next exit, whatever that is for. While a debugger has the CPU's registers, or steps,
+//! each access is emulated.
 
 use super::{
     entry_work::EntryWork,
@@ -15,6 +20,7 @@ use crate::{
     linux::host,
     vm::Vm,
     vmx::{
+        controls::primary,
         field::{
             self,
             Natural, //
@@ -90,6 +96,11 @@ impl DebugRegisters {
         }
     }
 
+    /// Loads DR6 too, which is the guest's own from now on. Interrupts must be off until it is taken back.
+    pub(super) fn load_status(&self) {
+        host::load_debug_status(self.dr6.value());
+    }
+
     /// Notes in DR6 what a debug exception reports, in the layout of its exit qualification.
     pub(crate) fn record(&mut self, payload: u64) {
         // B0 to B3 and RTM are of this exception alone; the others accumulate.
@@ -156,10 +167,48 @@ impl State {
     /// Loads the DR7 that the CPU is to have.
     fn load_effective_dr7(&mut self, vmcs: &CurrentVmcs<'_>) {
         let value = self.debug.debugger.map_or(self.debug.dr7, |(_, dr7)| dr7);
+        self.note_effective_dr7(value);
+        vmcs.write(field::GUEST_DR7, Natural(value.value()));
+    }
+
+    /// Notes which DR7 the VMCS has.
+    fn note_effective_dr7(&mut self, value: Dr7) {
         self.debug.effective_dr7 = value;
         let armed = value.intersects(Dr7::ENABLE);
         self.entry_work.set(EntryWork::BREAKPOINTS, armed);
-        vmcs.write(field::GUEST_DR7, Natural(value.value()));
+    }
+
+    /// Has the next entry give the guest its debug registers, if no debugger is about.
+    ///
+    /// Returns whether it does: then the instruction that exited is to be executed again.
+    pub(crate) fn lease_debug_registers(&mut self, vmcs: &CurrentVmcs<'_>) -> bool {
+        if self.guest_debug.is_on() {
+            return false;
+        }
+        self.set_debug_lease(vmcs, true);
+        true
+    }
+
+    /// Ends a lease that was not entered with: a debugger comes.
+    pub(crate) fn end_debug_lease(&mut self, vmcs: &CurrentVmcs<'_>) {
+        if self.entry_work.has(EntryWork::DEBUG_LEASE) {
+            self.set_debug_lease(vmcs, false);
+        }
+    }
+
+    fn set_debug_lease(&mut self, vmcs: &CurrentVmcs<'_>, on: bool) {
+        self.entry_work.set(EntryWork::DEBUG_LEASE, on);
+        self.set_primary(vmcs, primary::MOV_DR_EXITING, !on);
+    }
+
+    /// Takes back what was on lease, at an exit, with interrupts off.
+    pub(super) fn take_back_debug_registers(&mut self, vmcs: &CurrentVmcs<'_>) {
+        let (address, dr6) = host::take_debug_registers();
+        self.debug.address = address;
+        self.debug.dr6 = Dr6::new(dr6);
+        self.debug.dr7 = Dr7::new(vmcs.read(field::GUEST_DR7).0);
+        self.note_effective_dr7(self.debug.dr7);
+        self.set_debug_lease(vmcs, false);
     }
 
     /// Checks whether the guest may execute MOV DR now.

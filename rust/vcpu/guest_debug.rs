@@ -132,6 +132,7 @@ impl Owned {
                 .guest_debug
                 .has_breakpoints()
                 .then_some(([first, second, third, fourth], Dr7::new(dr7)));
+            state.end_debug_lease(vmcs);
             state.load_debugger_breakpoints(vmcs, breakpoints);
             if state.guest_debug.steps() {
                 state.guest_debug.step_rip = state.linear_rip(vmcs);

@@ -6,7 +6,10 @@
 //! user space obey it. So the guest's is in the register from entry to exit only, with interrupts off, and
 //! only if the guest can get at it.
 
-use super::state::State;
+use super::{
+    entry_work::EntryWork,
+    state::State, //
+};
 use crate::{
     linux::host,
     x86::control_regs::{
@@ -32,35 +35,14 @@ const BY_CR4: u8 = 1 << 0;
 const BY_XCR0: u8 = 1 << 1;
 
 impl ProtectionKeys {
-    /// Returns whether the guest can get at it.
-    #[inline]
-    pub(super) fn are_used(&self) -> bool {
-        self.reach != 0
-    }
-
-    /// Loads the guest's PKRU, if they are used. Interrupts must be off until [`ProtectionKeys::save`].
-    #[cold]
+    /// Loads the guest's PKRU. Interrupts must be off until [`ProtectionKeys::save`].
     pub(super) fn load(&mut self) {
         self.host = host::swap_pkru(self.pkru);
     }
 
     /// Takes the guest's PKRU back, and loads the host's.
-    #[cold]
     pub(super) fn save(&mut self) {
         self.pkru = host::swap_pkru(self.host);
-    }
-
-    /// Follows a new CR4.
-    pub(super) fn follow_cr4(&mut self, cr4: Cr4) {
-        self.set_reach(BY_CR4, cr4.contains(Cr4::PKE));
-    }
-
-    fn set_reach(&mut self, by: u8, on: bool) {
-        self.reach = if on {
-            self.reach | by
-        } else {
-            self.reach & !by
-        };
     }
 
     /// Returns the PKRU that accesses to user pages obey: 0, which forbids nothing, without CR4.PKE.
@@ -74,11 +56,22 @@ impl ProtectionKeys {
 }
 
 impl State {
+    /// Follows a new CR4.
+    pub(super) fn protect_by_cr4(&mut self, cr4: Cr4) {
+        self.set_pkru_reach(BY_CR4, cr4.contains(Cr4::PKE));
+    }
+
+    fn set_pkru_reach(&mut self, by: u8, on: bool) {
+        let reach = &mut self.protection_keys.reach;
+        *reach = if on { *reach | by } else { *reach & !by };
+        self.entry_work
+            .set(EntryWork::PROTECTION_KEYS, *reach != 0);
+    }
+
     /// Loads XCR0 as the guest sees it.
     pub(super) fn load_xcr0(&mut self, value: Xcr0) {
         self.xcr0 = value;
-        self.protection_keys
-            .set_reach(BY_XCR0, value.contains(Xcr0::PKRU));
+        self.set_pkru_reach(BY_XCR0, value.contains(Xcr0::PKRU));
         self.cpuid_stale = true;
     }
 }

@@ -387,9 +387,6 @@ fn enter_once(
         // off until the host's is back.
         unsafe { host::load_xstate(own, of_guest) };
     }
-    if state.protection_keys.are_used() {
-        state.protection_keys.load();
-    }
     if !state.entry_work.is_none() {
         state.do_entry_work(vmcs);
     }
@@ -414,8 +411,8 @@ fn enter_once(
         )
     };
 
-    if state.protection_keys.are_used() {
-        state.protection_keys.save();
+    if state.entry_work.lasts_until_exit() {
+        state.undo_entry_work(vmcs);
     }
     // Before the vCPU is outside for others: who sees it there may rely on its log being empty.
     if state.logs_writes {

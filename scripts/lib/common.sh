@@ -84,9 +84,9 @@ duration() {
 # in_same_place COMMAND...: runs it in the build root, where this checkout is seen
 # as SAME_SOURCE and the folder $out as SAME_OUTPUT: so that what is built does not
 # depend on where either lies.
-SAME_SOURCE=/kvm-rs
+SAME_SOURCE=/this-checkout
 # shellcheck disable=SC2034 # used by the scripts that source this file
-SAME_OUTPUT=/kvm-rs-output
+SAME_OUTPUT=/this-output
 in_same_place() {
 	KVM_RS_QUIET=1 "$CHECKOUT/scripts/in-root" --bind "$CHECKOUT:$SAME_SOURCE" \
 		--bind "$out:$SAME_OUTPUT" -- "$@"

@@ -155,7 +155,7 @@ pub(super) fn load_control(
     Ok(Next::Resume)
 }
 
-/// Does a MOV to or from a debug register.
+/// Lets the guest execute a MOV to or from a debug register, or does it.
 pub(super) fn debug(
     vcpu: &Vcpu,
     vmcs: &CurrentVmcs<'_>,
@@ -168,6 +168,9 @@ pub(super) fn debug(
             return Step::ToUser;
         }
         return raise(state, exception);
+    }
+    if state.lease_debug_registers(vmcs) {
+        return Step::Resume;
     }
     let gpr = usize::from(access.gpr);
     if access.read {
