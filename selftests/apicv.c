@@ -389,10 +389,12 @@ TEST(to_a_running_vcpu)
 	if (has_apicv(false))
 		EXPECT_GT(quiet, 5);
 	/* Several at once: each is taken once. */
-	for (i = 0; i < 16; i++)
+	for (i = 0; i < 16; i++) {
 		EXPECT_EQ(irq_send_msi(&vm, 0, 0x60 + i), 1);
-	for (i = 0; i < 16; i++)
+	}
+	for (i = 0; i < 16; i++) {
 		EXPECT_TRUE(came(&vm, 0x60 + i, 1));
+	}
 	*vm_u64(&vm, FLAG_GPA) = 1;
 	runner_join(&runner);
 	EXPECT_EQ(runner.error, 0);

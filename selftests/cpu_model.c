@@ -157,9 +157,10 @@ TEST_F(model, log)
 
 	if (!*self->log)
 		SKIP(return, "the log begins after the module was loaded");
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		EXPECT_EQ(logged(self->log, names[i][0]), module_parameter(names[i][1]) == 'Y')
 			TH_LOG("%s in: %s", names[i][0], self->log);
+	}
 	if (!self->cpu.ept)
 		return;
 	EXPECT_EQ(logged(self->log, "accessed and dirty bits"), self->cpu.eptad);

@@ -702,9 +702,10 @@ TEST(errors_of_rings)
 	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP), 0);
 	EXPECT_EQ(try_ioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), -EINVAL);
 	EXPECT_EQ(try_ioctl(vm.fd, KVM_GET_DIRTY_LOG, (unsigned long)&log), -ENOENT);
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		EXPECT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING, rows[i].size), -rows[i].error)
 			TH_LOG("%lx", rows[i].size);
+	}
 	EXPECT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0), -EINVAL);
 	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, 0, 16 * PAGE, mem), 0);
 	/* Before anything else is looked at. */
@@ -821,9 +822,10 @@ TEST(errors_of_enable)
 
 	vm_create_empty(&vm);
 	EXPECT_EQ(try_ioctl(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), 3);
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		EXPECT_EQ(enable_cap(&vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, rows[i].arg),
 			  -rows[i].error);
+	}
 	vm_destroy(&vm);
 }
 

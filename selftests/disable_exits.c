@@ -167,9 +167,10 @@ TEST_F(disable_exits, arguments)
 	EXPECT_EQ(self->possible & ~all, 0);
 	EXPECT_TRUE(self->possible & KVM_X86_DISABLE_EXITS_HLT);
 	EXPECT_TRUE(self->possible & KVM_X86_DISABLE_EXITS_PAUSE);
-	for (i = 0; i < 64; i++)
+	for (i = 0; i < 64; i++) {
 		EXPECT_EQ(disable(&self->vm, 1UL << i),
 			  i < 32 && self->possible & (1U << i) ? 0 : -EINVAL);
+	}
 	EXPECT_EQ(disable(&self->vm, 0), 0);
 	EXPECT_EQ(disable(&self->vm, self->possible), 0);
 	vcpu_create(&self->vcpu, &self->vm, 0);

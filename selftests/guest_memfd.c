@@ -133,8 +133,9 @@ TEST_F(guest_memfd, client_and_guest_share)
 	/* It is not the client's mapping that counts. */
 	ASSERT_EQ(munmap((void *)mem, SIZE), 0);
 	EXPECT_EQ(work(self, SLOT_GPA), 40);
-	for (i = 0; i < SIZE; i++)
+	for (i = 0; i < SIZE; i++) {
 		ASSERT_EQ(other[i], 0);
+	}
 }
 
 /* Without any mapping of the client, which looks later. */
@@ -164,13 +165,15 @@ TEST_F(guest_memfd, holes)
 	}
 	ASSERT_EQ(fallocate(self->fd, HOLE, PAGE, 2 * PAGE), 0);
 	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 2 * PAGE, PAGE), 0);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		EXPECT_EQ(work(self, SLOT_GPA + i * PAGE), i == 1 || i == 2 ? 0 : i + 1);
+	}
 	EXPECT_EQ(mem[PAGE / 8 + 1], 1);
 	/* Across the slot's end, and all of it. */
 	ASSERT_EQ(fallocate(self->fd, HOLE, 0, 4 * SIZE), 0);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		EXPECT_EQ(work(self, SLOT_GPA + i * PAGE), 0);
+	}
 }
 
 static void *run_vcpu(void *data)

@@ -527,8 +527,9 @@ TEST(pv_eoi)
 	/* Nothing is left in service, and no bit stands. */
 	EXPECT_EQ(*vm_u64(&vm, PV_EOI), 0);
 	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
-	for (i = 0; i < 8; i++)
+	for (i = 0; i < 8; i++) {
 		EXPECT_EQ(*(uint32_t *)(lapic.regs + 0x100 + i * 16), 0);
+	}
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }

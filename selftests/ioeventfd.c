@@ -166,9 +166,10 @@ TEST_F(ioeventfd, lengths_and_values)
 		EXPECT_EQ(0, taken(self->fd));
 		ASSERT_EQ(0, assign(&self->vm, self->fd, flags | FLAG(DEASSIGN),
 				    at, length, value));
-		for (i = 0; i < WRITES; i++)
+		for (i = 0; i < WRITES; i++) {
 			EXPECT_EQ(1, run(&self->vcpu, writes[i].code,
 					 writes[i].end, VALUE, MMIO_GPA, 0));
+		}
 		EXPECT_EQ(0, taken(self->fd));
 	}
 }
@@ -190,8 +191,9 @@ TEST_F(ioeventfd, many_at_one_address)
 	EXPECT_EQ(1, RUN(self, mmio_4, 3, MMIO_GPA, 0));
 	EXPECT_EQ(0, RUN(self, mmio_2, 3, MMIO_GPA, 0));
 	EXPECT_EQ(0, RUN(self, mmio_8, 3, MMIO_GPA + 2, 0));
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 4; i++) {
 		EXPECT_EQ(1, taken(fds[i]));
+	}
 
 	/* What would match the same write is refused, and leaves the others. */
 	EXPECT_EQ(-EEXIST, assign(&self->vm, self->fd, 0, MMIO_GPA, 4, 0));

@@ -124,11 +124,13 @@ static void storm(struct __test_metadata *_metadata, bool split)
 	do {
 		/* Each is handled before the next one, so none is coalesced. */
 		rounds++;
-		for (i = 0; i < VCPUS; i++)
+		for (i = 0; i < VCPUS; i++) {
 			EXPECT_EQ(irq_line(&m.vm, 40 + i, 1), 1);
+		}
 		irq_line(&m.vm, LEVEL_GSI, 1);
-		for (i = 0; i < VCPUS; i++)
+		for (i = 0; i < VCPUS; i++) {
 			ASSERT_TRUE(irq_wait_count(&m.vm, DEVICE_VECTOR + i, rounds));
+		}
 		ASSERT_TRUE(irq_wait_count(&m.vm, LEVEL_VECTOR, rounds));
 	} while (rounds < 50);
 	for (i = 0; i < VCPUS; i++) {

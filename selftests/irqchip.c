@@ -335,12 +335,14 @@ TEST(restored_under_traffic)
 		}
 	}
 	runner_start(&runner);
-	for (k = 0; k < ARRAY_SIZE(gsis); k++)
+	for (k = 0; k < ARRAY_SIZE(gsis); k++) {
 		EXPECT_TRUE(irq_wait_count(&vm, 0x40 + 0x10 * k, ROUNDS));
+	}
 	usleep(20000);
 	runner_stop(&runner);
-	for (k = 0; k < ARRAY_SIZE(gsis); k++)
+	for (k = 0; k < ARRAY_SIZE(gsis); k++) {
 		EXPECT_EQ(irq_count(&vm, 0x40 + 0x10 * k), ROUNDS);
+	}
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }

@@ -111,8 +111,9 @@ TEST_F(memory_1g, logged_and_rejoined)
 	for (i = 0, dirty = 0; i < PAGES / 64; i++)
 		dirty += __builtin_popcountl(bitmap[i]);
 	EXPECT_EQ(dirty, sizeof(places) / sizeof(places[0]));
-	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		EXPECT_TRUE(bitmap[places[i] / PAGE / 64] >> places[i] / PAGE % 64 & 1);
+	}
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, SZ_1G, self->mem), 0);
 	COUNT_EVERYWHERE(3);
 	EXPECT_EQ(vm_stat(&self->vm, "pages_1g"), 1);

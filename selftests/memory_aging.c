@@ -147,8 +147,9 @@ TEST_F(memory_aging, used_pages_are_told)
 				TH_LOG("page %u in round %u", i, round);
 		}
 	}
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		ASSERT_EQ(*(uint64_t *)(self->mem + i * PAGE), 2);
+	}
 }
 
 /* An old page that the host takes is gone, and what was written is not. */
@@ -164,14 +165,16 @@ TEST_F(memory_aging, old_pages_go)
 	mark_idle(self);
 	ASSERT_EQ(madvise(self->mem, PAGES * PAGE, MADV_DONTNEED), 0);
 	touch(_metadata, self, 0, PAGES);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		ASSERT_EQ(*(uint64_t *)(self->mem + i * PAGE), 1);
+	}
 	mark_idle(self);
 	if (swap_available())
 		ASSERT_EQ(page_out(self->mem, PAGES * PAGE), true);
 	touch(_metadata, self, 0, PAGES);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		ASSERT_EQ(*(uint64_t *)(self->mem + i * PAGE), 2);
+	}
 }
 
 TEST_HARNESS_MAIN

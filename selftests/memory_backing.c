@@ -157,12 +157,15 @@ TEST_F(memory_backing, zero_page)
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, KVM_MEM_READONLY, SLOT_GPA, PAGE, (void *)mem), 0);
 	ASSERT_EQ(vm_set_slot(&self->vm, 2, 0, SLOT_GPA + PAGE, (PAGES - 1) * PAGE,
 			      (char *)mem + PAGE), 0);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		EXPECT_EQ(look(self, SLOT_GPA + i * PAGE), 0);
-	for (i = 1; i < PAGES; i += 2)
+	}
+	for (i = 1; i < PAGES; i += 2) {
 		EXPECT_EQ(work(self, SLOT_GPA + i * PAGE), 0);
-	for (i = 1; i < PAGES; i++)
+	}
+	for (i = 1; i < PAGES; i++) {
 		EXPECT_EQ(mem[i * PAGE / 8 + 1], i & 1);
+	}
 	EXPECT_EQ(look(self, SLOT_GPA), 0);
 	mem[0] = 5;
 	EXPECT_EQ(look(self, SLOT_GPA), 5);

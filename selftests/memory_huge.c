@@ -338,8 +338,9 @@ TEST_F(memory_huge, execution_splits)
 		for (i = 3; i < 6; i++)
 			call(self, SLOT_GPA + i * PAGE + 128, i);
 		EXPECT_EQ(module_stat("ept_2m"), excepted ? 2 : 1);
-		for (i = 3; i < 6; i++)
+		for (i = 3; i < 6; i++) {
 			EXPECT_EQ(page(self, i)[24], i);
+		}
 		/* A write alone splits nothing, and rejoins nothing. */
 		vm_load(&self->vm, CODE_GPA, all_pages);
 		turn(_metadata, self, 0, 0);

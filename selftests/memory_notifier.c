@@ -243,8 +243,9 @@ TEST_F(memory_notifier, zero_page)
 		vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 		EXPECT_EQ(vcpu_regs(&self->vcpu).rax, 0x8888);
 	}
-	for (; i < PAGES; i++)
+	for (; i < PAGES; i++) {
 		EXPECT_EQ(self->mem[i * PAGE / 8 + 1], 0);
+	}
 }
 
 /* The guest only reads, then the client writes: the page of zeroes goes. */

@@ -379,10 +379,11 @@ TEST(nothing_is_lost)
 	/* The client finds what the guests left, and what they did not touch. */
 	for (n = 0; n < GUESTS; n++) {
 		for (page = 0; page < pages; page++) {
-			for (i = 0; i < WORDS; i++)
+			for (i = 0; i < WORDS; i++) {
 				ASSERT_EQ(*word(&guests[n], page, i),
 					  value(n, page, i, round))
 					TH_LOG("guest %u, page %lu, word %u", n, page, i);
+			}
 		}
 		vcpu_destroy(&guests[n].vcpu);
 		vm_destroy(&guests[n].vm);

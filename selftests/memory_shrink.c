@@ -110,8 +110,9 @@ TEST_F(memory_shrink, tables_go_and_come_back)
 			EXPECT_GE(before, PAGES);
 			EXPECT_LT(after, before - 2 * 512);
 		}
-		for (i = 0; i < PAGES; i++)
+		for (i = 0; i < PAGES; i++) {
 			ASSERT_EQ(*(uint64_t *)(self->mem + i * PAGE), round);
+		}
 	}
 }
 
@@ -144,8 +145,9 @@ TEST_F(memory_shrink, guests_go_on_meanwhile)
 	}
 	stop = true;
 	pthread_join(thread, NULL);
-	for (i = 0; i < PAGES; i++)
+	for (i = 0; i < PAGES; i++) {
 		ASSERT_EQ(*(uint64_t *)(self->mem + i * PAGE), 6);
+	}
 }
 
 TEST_HARNESS_MAIN

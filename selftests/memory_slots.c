@@ -243,8 +243,9 @@ static void probe(struct __test_metadata *_metadata, FIXTURE_DATA(memory_slots) 
 		memcpy(run->mmio.data, &data, sizeof(data));
 	}
 	ASSERT_EQ(run->exit_reason, KVM_EXIT_IO);
-	for (i = 0; i < PROBES; i++)
+	for (i = 0; i < PROBES; i++) {
 		ASSERT_EQ(list[i], expected(self, frames[i])) TH_LOG("frame %#x", frames[i]);
+	}
 }
 
 /* Lets the guest write to one of its frames. */

@@ -277,8 +277,9 @@ TEST_F(nonpaged, big_real_mode)
 	vcpu_start(&self->vcpu, &self->vm, MODE_REAL);
 	vm_load(&self->vm, CODE_GPA, big_real);
 	vcpu_run_to_port(&self->vcpu, PORT_DONE);
-	for (i = 0; i < 64; i++)
+	for (i = 0; i < 64; i++) {
 		ASSERT_EQ(dword(self, 0x120000 + 4 * i), 0x1badcafe);
+	}
 	EXPECT_EQ(dword(self, 0x120100), 0);
 	EXPECT_EQ(dword(self, RESULTS + 8), 3);
 	EXPECT_EQ(word(self, COUNTS)[0x80], 1);
@@ -318,8 +319,9 @@ TEST_F(nonpaged, memory)
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, SLOT_GPA, 2 * SZ_2M, mem), 0);
 	for (turn = 1; turn <= 2; turn++) {
 		ASSERT_EQ(run_pages(self, SLOT_GPA, pages), 0);
-		for (i = 0; i < pages; i++)
+		for (i = 0; i < pages; i++) {
 			ASSERT_EQ(((uint32_t *)(mem + i * PAGE))[1], turn * (3 * i + 1));
+		}
 	}
 	/* At another place, and nothing at the old one. */
 	ASSERT_EQ(vm_set_slot(&self->vm, 1, 0, 0xb0000000, 2 * SZ_2M, mem), 0);
@@ -374,8 +376,9 @@ TEST_F(nonpaged, pages_around)
 	EXPECT_FAULTS_AND_PAGES(24, 2, 1, 2);
 	/* No further than the slot. */
 	EXPECT_FAULTS_AND_PAGES(56, 5, 1, 5);
-	for (i = 0; i < 17; i++)
+	for (i = 0; i < 17; i++) {
 		EXPECT_EQ(((uint32_t *)(mem + i * PAGE))[1], i + 1);
+	}
 
 	/* Where writes are logged, each page has faults of its own, to be read and written. */
 	ASSERT_EQ(mprotect(mem + 26 * PAGE, PAGE, PROT_READ | PROT_WRITE), 0);

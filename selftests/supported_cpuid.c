@@ -124,9 +124,10 @@ TEST(as_in_kvm)
 			same += x == y;
 		}
 	}
-	for (i = 0; i < ours.head.nent; i++)
+	for (i = 0; i < ours.head.nent; i++) {
 		EXPECT_NE(find(&theirs, &ours.entries[i]), NULL)
 			TH_LOG("%#x.%u alone", ours.entries[i].function, ours.entries[i].index);
+	}
 	TH_LOG("%u leaves of kvm_intel, %u words the same", theirs.head.nent, same);
 }
 
