@@ -50,15 +50,8 @@ struct result {
 
 static struct result call(struct vcpu *vcpu, const char *entry, uint32_t msr, uint64_t value)
 {
-	struct kvm_regs regs = {
-		.rip = CODE_GPA + (entry - accesses), .rsp = STACK_GPA, .rflags = 2,
-		.rdi = msr, .rsi = value,
-	};
+	struct kvm_regs regs = vcpu_call(vcpu, CODE_GPA + (entry - accesses), msr, value);
 
-	vcpu_set_regs(vcpu, &regs);
-	vcpu_run_to_port(vcpu, PORT_DONE);
-	vcpu_complete(vcpu);
-	regs = vcpu_regs(vcpu);
 	return (struct result){ .ok = regs.rax & 1, .value = regs.rdx };
 }
 
@@ -77,22 +70,12 @@ static bool guest_writes(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 /* Gives a vCPU the supported CPUID but for these features. */
 static void set_cpuid_without(struct vcpu *vcpu, uint32_t edx, uint32_t amd)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[256];
-	} cpuid = { .head.nent = 256 };
-	unsigned int i;
+	struct kvm_cpuid_entry2 leaves[] = {
+		{ .function = 7, .edx = edx },
+		{ .function = 0x80000008, .ebx = amd },
+	};
 
-	xioctl(vcpu->vm->dev, KVM_GET_SUPPORTED_CPUID, &cpuid);
-	for (i = 0; i < cpuid.head.nent; i++) {
-		struct kvm_cpuid_entry2 *e = &cpuid.entries[i];
-
-		if (e->function == 7 && !e->index)
-			e->edx &= ~edx;
-		if (e->function == 0x80000008)
-			e->ebx &= ~amd;
-	}
-	xioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid);
+	vcpu_set_cpuid_without(vcpu, leaves, 2);
 }
 
 FIXTURE(spec_ctrl) {

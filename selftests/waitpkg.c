@@ -64,14 +64,7 @@ FIXTURE_TEARDOWN(guest)
 
 static uint64_t call(struct vcpu *vcpu, const char *entry, uint64_t rdi)
 {
-	struct kvm_regs regs = {
-		.rip = CODE_GPA + (entry - code), .rsp = STACK_GPA, .rflags = 2, .rdi = rdi,
-	};
-
-	vcpu_set_regs(vcpu, &regs);
-	vcpu_run_to_port(vcpu, PORT_DONE);
-	vcpu_complete(vcpu);
-	return vcpu_regs(vcpu).rax;
+	return vcpu_call(vcpu, CODE_GPA + (entry - code), rdi, 0).rax;
 }
 
 /* How long the client's own TPAUSE takes, at most @cycles. */
@@ -129,21 +122,13 @@ TEST_F(guest, control_is_saved)
 
 TEST(not_without_the_feature)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[128];
-	} cpuid = { .head.nent = 128 };
+	struct kvm_cpuid_entry2 waitpkg = { .function = 7, .ecx = ECX_WAITPKG };
 	struct vcpu vcpu;
-	unsigned int i;
 	struct vm vm;
 
 	vm_create(&vm, VM_MEMORY);
 	vcpu_create(&vcpu, &vm, 0);
-	xioctl(vm.dev, KVM_GET_SUPPORTED_CPUID, &cpuid);
-	for (i = 0; i < cpuid.head.nent; i++)
-		if (cpuid.entries[i].function == 7 && !cpuid.entries[i].index)
-			cpuid.entries[i].ecx &= ~ECX_WAITPKG;
-	xioctl(vcpu.fd, KVM_SET_CPUID2, &cpuid);
+	vcpu_set_cpuid_without(&vcpu, &waitpkg, 1);
 	vcpu_set_mode(&vcpu, MODE_LONG);
 	vm_load(&vm, CODE_GPA, code);
 

@@ -302,13 +302,37 @@ void vcpu_destroy(struct vcpu *vcpu)
 	close(vcpu->fd);
 }
 
+#define MAX_CPUID	256
+struct cpuid {
+	struct kvm_cpuid2 head;
+	struct kvm_cpuid_entry2 entries[MAX_CPUID];
+};
+
 void vcpu_set_supported_cpuid(struct vcpu *vcpu)
 {
-	struct kvm_cpuid2 *cpuid;
+	vcpu_set_cpuid_without(vcpu, NULL, 0);
+}
 
-	cpuid = calloc(1, sizeof(*cpuid) + 256 * sizeof(cpuid->entries[0]));
-	cpuid->nent = 256;
+void vcpu_set_cpuid_without(struct vcpu *vcpu, const struct kvm_cpuid_entry2 *without,
+			    unsigned int n)
+{
+	struct cpuid *cpuid = calloc(1, sizeof(*cpuid));
+	unsigned int i, k;
+
+	cpuid->head.nent = MAX_CPUID;
 	xioctl(vcpu->vm->dev, KVM_GET_SUPPORTED_CPUID, cpuid);
+	for (i = 0; i < cpuid->head.nent; i++) {
+		struct kvm_cpuid_entry2 *e = &cpuid->entries[i];
+
+		for (k = 0; k < n; k++) {
+			if (e->function != without[k].function || e->index != without[k].index)
+				continue;
+			e->eax &= ~without[k].eax;
+			e->ebx &= ~without[k].ebx;
+			e->ecx &= ~without[k].ecx;
+			e->edx &= ~without[k].edx;
+		}
+	}
 	xioctl(vcpu->fd, KVM_SET_CPUID2, cpuid);
 	free(cpuid);
 }
@@ -319,12 +343,6 @@ static bool is_features(const struct kvm_cpuid_entry2 *e)
 	return e->function == 1 || e->function == 7 || e->function == 0x80000001 ||
 	       e->function == 0x80000008;
 }
-
-#define MAX_CPUID	256
-struct cpuid {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 entries[MAX_CPUID];
-};
 
 /* Takes out of @common the features that the device does not have. */
 static void keep_common(struct cpuid *common, const char *path)
@@ -577,6 +595,18 @@ bool vcpu_fault_is_at(struct vcpu *vcpu, uint64_t gpa)
 void *vcpu_io_data(struct vcpu *vcpu)
 {
 	return (char *)vcpu->run + vcpu->run->io.data_offset;
+}
+
+struct kvm_regs vcpu_call(struct vcpu *vcpu, uint64_t rip, uint64_t rdi, uint64_t rsi)
+{
+	struct kvm_regs regs = {
+		.rip = rip, .rsp = STACK_GPA, .rflags = 2, .rdi = rdi, .rsi = rsi,
+	};
+
+	vcpu_set_regs(vcpu, &regs);
+	vcpu_run_to_port(vcpu, PORT_DONE);
+	vcpu_complete(vcpu);
+	return vcpu_regs(vcpu);
 }
 
 void vcpu_dump(struct vcpu *vcpu, int error)

@@ -165,6 +165,9 @@ void vcpu_create(struct vcpu *vcpu, struct vm *vm, unsigned int id);
 void vcpu_destroy(struct vcpu *vcpu);
 /* Gives the vCPU all CPUID leaves that the device supports. */
 void vcpu_set_supported_cpuid(struct vcpu *vcpu);
+/* Likewise, without the features that are set in the @n leaves of @without. */
+void vcpu_set_cpuid_without(struct vcpu *vcpu, const struct kvm_cpuid_entry2 *without,
+			    unsigned int n);
 /* Likewise, with only the features that both kvm_rs and kvm_intel support, of those that are there. */
 void vcpu_set_common_cpuid(struct vcpu *vcpu);
 void vcpu_set_mode(struct vcpu *vcpu, enum mode mode);
@@ -199,6 +202,11 @@ void __vcpu_run_to(struct vcpu *vcpu, unsigned int reason,
 	__vcpu_run_to_port(vcpu, port, __FILE__, __LINE__)
 void __vcpu_run_to_port(struct vcpu *vcpu, unsigned int port,
 			const char *file, int line);
+/*
+ * Calls code at @rip that ends at PORT_DONE, with a stack, interrupts off, and RDI
+ * and RSI given; returns its registers.
+ */
+struct kvm_regs vcpu_call(struct vcpu *vcpu, uint64_t rip, uint64_t rdi, uint64_t rsi);
 /* Describes the last exit on stdout. */
 void vcpu_dump(struct vcpu *vcpu, int error);
 /*
