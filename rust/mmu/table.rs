@@ -425,25 +425,8 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         table: Table<F>,
         for_execution: bool,
     ) -> Result<TableRef<'g, F, G>, Table<F>> {
-        let hpa = table.hpa();
-        let bits = Self::table_bits(hpa, self.level, for_execution);
-        let Some(below) = self.level.below() else {
-            return Err(table);
-        };
-        let is_table = matches!(F::decode(bits, self.level), Entry::Table(to) if to == hpa);
         let was_empty = matches!(F::decode(seen.0, self.level), Entry::Empty);
-        if kernel::warn_on!(!is_table || !was_empty) {
-            return Err(table);
-        }
-        // INVARIANT: If the exchange succeeds, the tree owns the table, which is new and so fits any
-        // level, and the entry decodes to it.
-        match self.exchange(seen, bits) {
-            Ok(()) => {
-                self.adopt(table, for_execution);
-                Ok(self.child(hpa, below))
-            }
-            Err(Raced) => Err(table),
-        }
+        self.put(seen, table, for_execution, was_empty)
     }
 
     /// Puts `table` in the place of the leaf seen, filled with leaves like `small` for the pages of
@@ -458,42 +441,49 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         table: Table<F>,
         for_execution: bool,
     ) -> Result<TableRef<'g, F, G>, Table<F>> {
-        let hpa = table.hpa();
-        let bits = Self::table_bits(hpa, self.level, for_execution);
         let Some(below) = self.level.below() else {
             return Err(table);
         };
-        let is_table = matches!(F::decode(bits, self.level), Entry::Table(to) if to == hpa);
         let was_leaf = matches!(F::decode(seen.0, self.level), Entry::Leaf(_));
-        if kernel::warn_on!(!is_table || !was_leaf) {
-            return Err(table);
-        }
         let mut frame = small.pfn.value();
         table.fill(|| {
             let pfn = Pfn::new(frame);
             frame = frame.wrapping_add(below.pages());
             F::leaf(self.guard.tree().variant, &Leaf { pfn, ..*small }, below)
         });
-        // INVARIANT: As in `link`; the entries of the table are leaves.
-        match self.exchange(seen, bits) {
-            Ok(()) => {
-                self.adopt(table, for_execution);
-                Ok(self.child(hpa, below))
-            }
-            Err(Raced) => {
-                table.fill(|| 0);
-                Err(table)
-            }
-        }
+        self.put(seen, table, for_execution, was_leaf)
+            .inspect_err(|table| table.fill(|| 0))
     }
 
-    /// Leaves a table to the tree, which an entry leads to now.
-    fn adopt(&self, table: Table<F>, for_execution: bool) {
+    /// Puts `table`, whose entries are empty or leaves, in the place of what was seen, which `fits`, and
+    /// leaves it to the tree; gives it back if the entry changed.
+    fn put(
+        &self,
+        seen: Seen,
+        table: Table<F>,
+        for_execution: bool,
+        fits: bool,
+    ) -> Result<TableRef<'g, F, G>, Table<F>> {
+        let hpa = table.hpa();
+        let bits = Self::table_bits(hpa, self.level, for_execution);
+        let Some(below) = self.level.below() else {
+            return Err(table);
+        };
+        let is_table = matches!(F::decode(bits, self.level), Entry::Table(to) if to == hpa);
+        if kernel::warn_on!(!is_table || !fits) {
+            return Err(table);
+        }
+        // INVARIANT: If the exchange succeeds, the tree owns the table, which is new and so fits any
+        // level, and the entry decodes to it.
+        if self.exchange(seen, bits).is_err() {
+            return Err(table);
+        }
         core::mem::forget(table);
         self.guard.tree().tables.add(1, Relaxed);
         if for_execution {
             self.guard.tree().for_execution.add(1, Relaxed);
         }
+        Ok(self.child(hpa, below))
     }
 
     /// Returns the bits of an entry that leads to the table at `hpa`.

@@ -52,7 +52,10 @@ impl State {
     /// Does the work; the guest is about to be entered, with interrupts off.
     #[inline(never)]
     pub(super) fn do_entry_work(&mut self, vmcs: &CurrentVmcs<'_>) {
-        if self.entry_work.has(EntryWork::BREAKPOINTS | EntryWork::DEBUG_LEASE) {
+        if self
+            .entry_work
+            .has(EntryWork::BREAKPOINTS | EntryWork::DEBUG_LEASE)
+        {
             self.debug.load();
         }
         if self.entry_work.has(EntryWork::DEBUG_LEASE) {

@@ -64,8 +64,7 @@ impl State {
     fn set_pkru_reach(&mut self, by: u8, on: bool) {
         let reach = &mut self.protection_keys.reach;
         *reach = if on { *reach | by } else { *reach & !by };
-        self.entry_work
-            .set(EntryWork::PROTECTION_KEYS, *reach != 0);
+        self.entry_work.set(EntryWork::PROTECTION_KEYS, *reach != 0);
     }
 
     /// Loads XCR0 as the guest sees it.
