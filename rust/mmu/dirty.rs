@@ -337,8 +337,8 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         }
     }
 
-    /// Does what a change of a slot's flags asks for, which is to begin or end its log, once it is published. The caller is the only
-    /// updater of the slots, and runs in their address space.
+    /// Does what a change of a slot's flags asks for, which is to begin or end its log, once it is
+    /// published. The caller is the only updater of the slots, and runs in their address space.
     pub(super) fn logging_changed(&self, new: &Slot) {
         if new.flags().read_only {
             return;
