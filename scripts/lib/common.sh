@@ -81,13 +81,15 @@ duration() {
 	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
 }
 
-# in_same_place COMMAND...: runs it in the build root, where this checkout is seen
-# as SAME_SOURCE and the folder $out as SAME_OUTPUT: so that what is built does not
-# depend on where either lies.
+# in_same_place OUTPUT COMMAND...: runs it in the build root, where this checkout is
+# seen as SAME_SOURCE and the folder OUTPUT as SAME_OUTPUT: so that what is built
+# does not depend on where either lies.
 SAME_SOURCE=/this-checkout
 # shellcheck disable=SC2034 # used by the scripts that source this file
 SAME_OUTPUT=/this-output
 in_same_place() {
+	local output=$1
+	shift
 	KVM_RS_QUIET=1 "$CHECKOUT/scripts/in-root" --bind "$CHECKOUT:$SAME_SOURCE" \
-		--bind "$out:$SAME_OUTPUT" -- "$@"
+		--bind "$output:$SAME_OUTPUT" -- "$@"
 }
