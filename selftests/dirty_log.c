@@ -678,6 +678,79 @@ TEST(ring_is_the_clients_to_spoil)
 	vm_destroy(&vm);
 }
 
+GUEST_CODE(many_in, 64,
+	"	movl $0x40000000, %edi\n"
+	"	movl $1000, %ecx\n"
+	"	cld\n"
+	"	rep insb\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+GUEST_CODE(many_from_a_device, 64,
+	"	movl $0x40000000, %edi\n"
+	"	movl $0xc0000000, %esi\n"
+	"	movl $3000, %ecx\n"
+	"	cld\n"
+	"	rep movsb\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+/*
+ * String instructions that are executed for the guest: a page has an entry for all of
+ * what the client gave at once, and a ring that fills meanwhile stops the vCPU.
+ */
+TEST(rings_and_strings)
+{
+	struct kvm_dirty_gfn *ring;
+	struct vcpu vcpu;
+	struct vm vm;
+	unsigned int next = 0, full = 0, reads = 0, i;
+	unsigned char *mem = memory_alloc(4 * PAGE, PAGE);
+
+	vm_create(&vm, VM_MEMORY);
+	ASSERT_EQ(enable_cap(&vm, KVM_CAP_DIRTY_LOG_RING, RING_SIZE), 0);
+	ASSERT_EQ(vm_set_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, 4 * PAGE, mem), 0);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, RING_OFFSET);
+	ASSERT_NE(ring, MAP_FAILED);
+
+	vm_load(&vm, CODE_GPA, many_in);
+	vcpu_run_to(&vcpu, KVM_EXIT_IO);
+	ASSERT_EQ(vcpu.run->io.count, 1000);
+	memset(vcpu_io_data(&vcpu), 0x77, 1000);
+	vcpu_run_to_port(&vcpu, PORT_DONE);
+	vcpu_complete(&vcpu);
+	for (i = 0; i < 4 * PAGE; i++) {
+		ASSERT_EQ(mem[i], i < 1000 ? 0x77 : 0);
+	}
+	EXPECT_EQ(ring[0].flags, KVM_DIRTY_GFN_F_DIRTY);
+	EXPECT_EQ(ring[1].flags, 0);
+
+	vm_load(&vm, CODE_GPA, many_from_a_device);
+	vcpu_set_rip(&vcpu, CODE_GPA);
+	for (;;) {
+		ASSERT_EQ(vcpu_run(&vcpu), 0);
+		if (vcpu.run->exit_reason == KVM_EXIT_MMIO) {
+			ASSERT_EQ(vcpu.run->mmio.is_write, 0);
+			vcpu.run->mmio.data[0] = 1 + reads++ % 255;
+		} else if (vcpu.run->exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+			full++;
+			while (ring[next % RING_ENTRIES].flags == KVM_DIRTY_GFN_F_DIRTY)
+				ring[next++ % RING_ENTRIES].flags = KVM_DIRTY_GFN_F_RESET;
+			ASSERT_GT(xioctl(vm.fd, KVM_RESET_DIRTY_RINGS, 0), 0);
+		} else {
+			break;
+		}
+	}
+	ASSERT_EQ(vcpu.run->exit_reason, KVM_EXIT_IO);
+	EXPECT_EQ(vcpu.run->io.port, PORT_DONE);
+	/* Each byte that came from the device is there. */
+	for (i = 0; i < 3000; i++) {
+		ASSERT_EQ(mem[i], 1 + i % 255);
+	}
+	EXPECT_GT(full, 0);
+	munmap(ring, RING_SIZE);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 TEST(errors_of_rings)
 {
 	static const struct {

@@ -358,4 +358,82 @@ TEST_F(exits_port, ins_page_fault)
 	EXPECT_EQ(vcpu_regs(&self->vcpu).rdi, 8 * SZ_2M + 0x123);
 }
 
+/*
+ * Runs a string instruction whose operand is no memory: INS to it or OUTS from it.
+ * The client is asked for the port and for the memory; both get the same bytes, one by
+ * one or several at once.
+ */
+static void check_device_string(struct __test_metadata *_metadata, struct vcpu *vcpu,
+				uint64_t gpa, bool input, unsigned int n)
+{
+	struct kvm_regs regs = vcpu_regs(vcpu);
+	struct kvm_run *run = vcpu->run;
+	unsigned int asked = 0, got = 0, i;
+	uint8_t bytes[16] = {};
+	uint8_t *data;
+
+	regs.rip = CODE_GPA;
+	regs.rsi = regs.rdi = gpa;
+	regs.rcx = n;
+	regs.rdx = PORT;
+	vcpu_set_regs(vcpu, &regs);
+	for (;;) {
+		ASSERT_EQ(vcpu_run(vcpu), 0);
+		if (run->exit_reason == KVM_EXIT_MMIO) {
+			EXPECT_EQ(run->mmio.is_write, input);
+			EXPECT_EQ(run->mmio.phys_addr, gpa + (input ? got : asked));
+			for (i = 0; i < run->mmio.len; i++) {
+				if (input)
+					bytes[got++ % sizeof(bytes)] = run->mmio.data[i];
+				else
+					run->mmio.data[i] = ++asked;
+			}
+			continue;
+		}
+		ASSERT_EQ(run->exit_reason, KVM_EXIT_IO);
+		if (run->io.port == PORT_SYNC)
+			break;
+		ASSERT_EQ(run->io.port, PORT);
+		EXPECT_EQ(run->io.direction, input ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT);
+		data = vcpu_io_data(vcpu);
+		for (i = 0; i < run->io.count; i++) {
+			if (input)
+				data[i] = ++asked;
+			else
+				bytes[got++ % sizeof(bytes)] = data[i];
+		}
+	}
+	EXPECT_EQ(got, n);
+	EXPECT_EQ(asked, n);
+	for (i = 0; i < n; i++) {
+		EXPECT_EQ(bytes[i], i + 1);
+	}
+	regs = vcpu_regs(vcpu);
+	EXPECT_EQ(input ? regs.rdi : regs.rsi, gpa + n);
+	EXPECT_EQ(regs.rcx, 0);
+}
+
+TEST_F(exits_port, string_with_a_device)
+{
+	vm_load(&self->vm, CODE_GPA, rep_insb);
+	check_device_string(_metadata, &self->vcpu, MMIO_GPA + 4, true, 5);
+	check_device_string(_metadata, &self->vcpu, MMIO_GPA + PAGE - 2, true, 4);
+	vm_load(&self->vm, CODE_GPA, rep_outsb);
+	check_device_string(_metadata, &self->vcpu, MMIO_GPA + 4, false, 5);
+	check_device_string(_metadata, &self->vcpu, MMIO_GPA + PAGE - 2, false, 4);
+}
+
+/* Writes to memory that the guest only reads are the client's, as all are. */
+TEST_F(exits_port, ins_to_read_only_memory)
+{
+	char *mem = memory_alloc(PAGE, PAGE);
+
+	memset(mem, 0x55, PAGE);
+	ASSERT_EQ(vm_set_slot(&self->vm, 1, KVM_MEM_READONLY, SZ_4M, PAGE, mem), 0);
+	vm_load(&self->vm, CODE_GPA, rep_insb);
+	check_device_string(_metadata, &self->vcpu, SZ_4M + 8, true, 3);
+	EXPECT_EQ(mem[8], 0x55);
+	EXPECT_EQ(mem[10], 0x55);
+}
+
 TEST_HARNESS_MAIN

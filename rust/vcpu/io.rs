@@ -3,11 +3,16 @@
 //! Port I/O: IN, OUT, INS and OUTS.
 //!
 //! What no device in the kernel takes goes to the client, a coalesced write only when the client looks,
-//! one that signals an eventfd not at all. A string instruction moves as many elements per exit as fit into a page of guest
-//! memory and 1024 bytes of data.
+//! one that signals an eventfd not at all. A string instruction moves as many elements per exit as fit into
+//! a page of guest memory and 1024 bytes of data. If its operand is no memory, it is executed in software,
+//! element by element.
 
 use super::{
     context::Context,
+    emulation::{
+        self,
+        Start, //
+    },
     pending::{
         Pending,
         StringIo, //
@@ -227,14 +232,16 @@ impl StringIo {
         }
     }
 
-    /// Returns where the parts of the element at the pointer are.
+    /// Returns where the parts of the element are that is `ahead` elements after the one at the pointer.
     fn locate(
         &self,
         vm: &Vm,
         state: &State,
         context: &Context,
+        ahead: u64,
     ) -> Result<[(Gpa, usize); 2], Exception> {
-        let offset = self.truncate(state.gpr(self.pointer()));
+        let distance = ahead.wrapping_mul(u64::from(self.size));
+        let offset = self.truncate(state.gpr(self.pointer()).wrapping_add(distance));
         let size = usize::from(self.size);
         let linear = context.linear(self.name(), offset, u64::from(self.size), self.input)?;
         // CAST: At most the size of a page.
@@ -277,7 +284,7 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     let size = u64::from(io.size);
 
     // An element that the guest may not access faults before the client sees it.
-    let parts = match io.locate(vm, state, &context) {
+    let parts = match io.locate(vm, state, &context, 0) {
         Ok(parts) => parts,
         Err(exception) => {
             state.raise(exception);
@@ -285,6 +292,9 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
         }
     };
     let [(first, first_len), (rest, rest_len)] = parts;
+    if io.input && !(vm.memory().is_writable(first) && vm.memory().is_writable(rest)) {
+        return emulation::emulate(vm, vcpu, owned, Start::Fetch);
+    }
     let elements = |bytes: u64| bytes.checked_div(size).unwrap_or(0);
     let fits = if down {
         1
@@ -310,10 +320,13 @@ pub(crate) fn string_io(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, mut io: StringI
     } else {
         let split = if count == 1 { first_len } else { len };
         let (head, tail) = data.split_at_mut(split.min(MAX_STRING));
-        vm.memory().read(first, head)?;
+        let mut read = vm.memory().read(first, head);
         if count == 1 && rest_len > 0 {
-            vm.memory()
-                .read(rest, tail.get_mut(..rest_len).unwrap_or(&mut []))?;
+            let tail = tail.get_mut(..rest_len).unwrap_or(&mut []);
+            read = read.and_then(|()| vm.memory().read(rest, tail));
+        }
+        if read.is_err() {
+            return emulation::emulate(vm, vcpu, owned, Start::Fetch);
         }
         let data = data.get(..len).unwrap_or(&[]);
         // CAST: At most MAX_STRING.
@@ -364,31 +377,24 @@ fn move_elements(vm: &Vm, owned: &mut Owned, io: StringIo, data: &[u8]) -> Resul
     if io.input {
         trace_port(io.port, io.size, true, io.count, data);
     }
-    let mut elements = data.chunks_exact(usize::from(io.size).max(1));
-    for _ in 0..io.count {
-        if io.remaining(state) == 0 {
-            break;
-        }
-        if io.input {
-            let Some(element) = elements.next() else {
-                break;
-            };
-            let parts = match io.locate(vm, state, &context) {
-                Ok(parts) => parts,
+    let count = u64::from(io.count).min(io.remaining(state));
+    let mut moved = 0;
+    while moved < count {
+        let run = if io.input {
+            match store_run(vm, state, &context, io, data, moved..count)? {
+                Ok(run) => run,
                 Err(exception) => {
                     state.raise(exception);
                     return Ok(Next::Resume);
                 }
-            };
-            let [(first, first_len), (rest, rest_len)] = parts;
-            vm.memory()
-                .write(first, element.get(..first_len).unwrap_or(&[]))?;
-            if rest_len > 0 {
-                vm.memory()
-                    .write(rest, element.get(first_len..).unwrap_or(&[]))?;
             }
+        } else {
+            count - moved
+        };
+        for _ in 0..run {
+            io.advance(state, down);
         }
-        io.advance(state, down);
+        moved += run;
     }
     if io.rep && io.remaining(state) != 0 {
         // Between elements interrupts are taken; the guest starts the instruction over.
@@ -396,4 +402,49 @@ fn move_elements(vm: &Vm, owned: &mut Owned, io: StringIo, data: &[u8]) -> Resul
     }
     owned.with_vmcs(|vmcs, state| state.advance(vmcs, io.length));
     Ok(Next::Resume)
+}
+
+/// Writes the first of the `elements` in `data` to memory, where the pointer says, and with it those that
+/// lie in the same page after it: one write, for a log of writes too. Returns how many that were.
+fn store_run(
+    vm: &Vm,
+    state: &State,
+    context: &Context,
+    io: StringIo,
+    data: &[u8],
+    elements: core::ops::Range<u64>,
+) -> Result<Result<u64, Exception>> {
+    let size = u64::from(io.size);
+    let [(first, first_len), (rest, rest_len)] = match io.locate(vm, state, context, 0) {
+        Ok(parts) => parts,
+        Err(exception) => return Ok(Err(exception)),
+    };
+    let mut run = 1;
+    if rest_len == 0 && state.fetched_rflags() & Rflags::DF.value() == 0 {
+        let most = elements.end.saturating_sub(elements.start);
+        let follows = |ahead: u64| {
+            let next = first.checked_add(ahead.wrapping_mul(size));
+            next.is_some_and(|next| next.gfn() == first.gfn())
+                && matches!(io.locate(vm, state, context, ahead),
+                    Ok([(gpa, _), (_, 0)]) if Some(gpa) == next)
+        };
+        while run < most && follows(run) {
+            run += 1;
+        }
+    }
+    // CAST: At most MAX_STRING; beyond that there is nothing.
+    let start = elements.start.saturating_mul(size) as usize;
+    let len = if rest_len == 0 {
+        run.saturating_mul(size) as usize
+    } else {
+        first_len
+    };
+    let bytes = data.get(start..).unwrap_or(&[]);
+    let (head, tail) = bytes.split_at_checked(len).ok_or(EFAULT)?;
+    vm.memory().write(first, head)?;
+    if rest_len > 0 {
+        vm.memory()
+            .write(rest, tail.get(..rest_len).unwrap_or(&[]))?;
+    }
+    Ok(Ok(run))
 }
