@@ -69,6 +69,7 @@ use self::{
 };
 use crate::{
     hypervisor::Hypervisor,
+    lapic::Reset,
     linux::{
         mutex::{
             KillableGuard,
@@ -282,7 +283,7 @@ impl Vcpu {
         {
             let mut owned = vcpu.lock()?;
             vcpu.reset_controller(&mut owned.state, bootstrap, settings);
-            vcpu.reset(&mut owned);
+            vcpu.reset(&mut owned, Reset::PowerUp);
             if !bootstrap && irqs.is_some() {
                 owned.state.mp_state = MpState::Uninitialized;
             }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     hypervisor::Hypervisor,
+    lapic::Reset,
     linux::parameter,
     mmu::Root,
     vm::Vm,
@@ -172,12 +173,19 @@ pub(super) fn set_secondary(
     vmcs.write(field::SECONDARY_CONTROLS, controls);
 }
 
+/// What RESET sets and INIT leaves as it is, by a note to the SDM's table.
+const NO_CACHE: Cr0 = Cr0::CD.with(Cr0::NW);
+
 impl Vcpu {
-    /// Gives the vCPU the registers that RESET leaves; see the table in the SDM.
-    pub(super) fn reset(&self, owned: &mut Owned) {
+    /// Gives the vCPU the registers that RESET or INIT leaves; see the table in the SDM.
+    pub(super) fn reset(&self, owned: &mut Owned, kind: Reset) {
         owned.state.async_pages.reset();
+        owned.state.pv.reset();
         owned.with_vmcs(|vmcs, state| {
-            state.reset_registers(vmcs);
+            if kind == Reset::PowerUp {
+                state.power_up_registers(vmcs);
+            }
+            state.reset_registers(vmcs, kind);
             state.follow_cpuid(self);
         });
     }
@@ -187,7 +195,7 @@ impl Vcpu {
         let signals = self.accept_init_and_startup(vm, &mut owned.state);
         if signals.init {
             vm.note_destination(self);
-            self.reset(owned);
+            self.reset(owned, Reset::Init);
             owned.state.mp_state = if self.is_bootstrap() {
                 MpState::Runnable
             } else {
@@ -215,12 +223,27 @@ impl Vcpu {
 }
 
 impl State {
-    fn reset_registers(&mut self, vmcs: &CurrentVmcs<'_>) {
+    /// Gives what INIT leaves as it is its first values.
+    fn power_up_registers(&mut self, vmcs: &CurrentVmcs<'_>) {
+        self.write_hardware_pat(vmcs, PAT_RESET);
+        vmcs.write(field::GUEST_SYSENTER_CS, 0);
+        vmcs.write(field::GUEST_SYSENTER_ESP, Natural(0));
+        vmcs.write(field::GUEST_SYSENTER_EIP, Natural(0));
+        vmcs.write(field::GUEST_DEBUGCTL, 0);
+    }
+
+    fn reset_registers(&mut self, vmcs: &CurrentVmcs<'_>, kind: Reset) {
+        let cache = match kind {
+            Reset::PowerUp => NO_CACHE,
+            Reset::Init => self.cr0(vmcs).common(NO_CACHE),
+        };
         for index in 0..16 {
             self.set_gpr(index, 0);
         }
-        // Family 6, as CPUID tells a new vCPU.
-        self.set_gpr(RDX, 0x600);
+        // The version that CPUID tells; family 6 as long as it tells nothing.
+        let [version, ..] = self.cpuid.cpuid(1, 0);
+        let has_version = self.cpuid.has(1, 0);
+        self.set_gpr(RDX, if has_version { version.into() } else { 0x600 });
         self.set_rip(0xfff0);
         self.set_rflags(RFLAGS_RESET);
         self.regs.cr2 = 0;
@@ -252,14 +275,9 @@ impl State {
 
         self.set_masks(vmcs);
         self.load_cr3(vmcs, 0);
-        self.load_cr0(vmcs, Cr0::new(0x6000_0010));
+        self.load_cr0(vmcs, Cr0::ET.with(cache));
         self.load_cr4(vmcs, Cr4::NONE);
         self.load_efer(vmcs, Efer::NONE);
-        self.write_hardware_pat(vmcs, PAT_RESET);
-        vmcs.write(field::GUEST_SYSENTER_CS, 0);
-        vmcs.write(field::GUEST_SYSENTER_ESP, Natural(0));
-        vmcs.write(field::GUEST_SYSENTER_EIP, Natural(0));
-        vmcs.write(field::GUEST_DEBUGCTL, 0);
         vmcs.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, Natural(0));
         vmcs.write(field::GUEST_INTERRUPTIBILITY, 0);
         vmcs.write(field::GUEST_ACTIVITY_STATE, 0);
