@@ -10,6 +10,7 @@
 #include "vm.h"
 
 #define MSR_SYSTEM_TIME	0x4b564d01
+#define MSR_WALL_CLOCK	0x4b564d00
 #define MSR_STEAL_TIME	0x4b564d03
 #define MSR_PV_EOI	0x4b564d04
 #define ENABLED		1
@@ -265,6 +266,33 @@ TEST_F(places, the_task_priority_follows_the_slot)
 	vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 	EXPECT_EQ(lapic_tpr(&self->vcpu), 0x70);
 	EXPECT_EQ(self->a[VAPIC_AT], 0x20);
+}
+
+/* Where a client says so, each time, and not only when the guest runs. */
+TEST_F(places, the_wall_clock_is_told_at_once)
+{
+	static const uint64_t places[] = { 0x100, 0x1100 };
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[2];
+	} msrs = {
+		.head.nmsrs = 2,
+		.entries = {
+			{ .index = MSR_WALL_CLOCK, .data = AREA_GPA + places[0] },
+			{ .index = MSR_WALL_CLOCK, .data = AREA_GPA + places[1] },
+		},
+	};
+	unsigned int i;
+
+	ASSERT_EQ(xioctl(self->vcpu.fd, KVM_SET_MSRS, &msrs), 2);
+	for (i = 0; i < 2; i++) {
+		const uint32_t *clock = (const uint32_t *)(self->a + places[i]);
+
+		/* Its version, even if whole, and seconds since 1970. */
+		EXPECT_NE(clock[0], 0);
+		EXPECT_EQ(clock[0] & 1, 0);
+		EXPECT_GT(clock[1], 1600000000);
+	}
 }
 
 TEST_HARNESS_MAIN

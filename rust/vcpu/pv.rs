@@ -128,6 +128,17 @@ impl Pv {
         self.steal_place.open(vm.memory(), gpa, STEAL_SIZE)
     }
 
+    /// Forgets where the guest wanted to be told, as RESET and INIT do: who comes next may use that memory.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            enforced: self.enforced,
+            wall_clock: self.wall_clock,
+            last_delay: self.last_delay,
+            guest_polls: self.guest_polls,
+            ..Self::default()
+        };
+    }
+
     /// Returns whether the host may poll in the place of a halted vCPU.
     pub(super) fn host_polls(&self) -> bool {
         !self.guest_polls
@@ -268,12 +279,17 @@ impl Owned {
         }
     }
 
-    /// Writes to guest memory what [`Request::Clock`] is about.
-    pub(crate) fn update_pv(&mut self, vm: &Vm) {
+    /// Writes the time at which the VM began to guest memory, if the MSR that asks for it was written.
+    pub(crate) fn settle_wall_clock(&mut self, vm: &Vm) {
         if let Some(gpa) = self.state.pv.wall_clock.take() {
             // A guest that names no memory gets nothing.
             let _ = write_wall_clock(vm, gpa);
         }
+    }
+
+    /// Writes to guest memory what [`Request::Clock`] is about.
+    pub(crate) fn update_pv(&mut self, vm: &Vm) {
+        self.settle_wall_clock(vm);
         self.write_clock(vm);
         if self.state.pv.steal_time & ENABLED != 0 {
             self.write_steal_time(vm);

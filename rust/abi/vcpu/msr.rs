@@ -57,7 +57,9 @@ pub(super) fn get(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> R
 /// KVM_SET_MSRS.
 pub(super) fn set(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
     msr_list::access(argument, false, |entry| {
-        write(vm, vcpu, owned, entry.index, entry.data)
+        let written = write(vm, vcpu, owned, entry.index, entry.data);
+        owned.settle_wall_clock(vm);
+        written
     })
 }
 
