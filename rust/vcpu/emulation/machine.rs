@@ -22,7 +22,10 @@ use crate::{
         Shadow,
         Stop, //
     },
-    memory::GuestMemory,
+    memory::{
+        GuestMemory,
+        Word, //
+    },
     trace::{
         MMIO_READ,
         MMIO_WRITE, //
@@ -335,25 +338,25 @@ fn exchange(memory: &GuestMemory, gpa: Gpa, old: &[u8], new: &[u8]) -> Option<Re
     if gpa.value().checked_rem(old.len() as u64) != Some(0) {
         return None;
     }
-    match old.len() {
-        4 => {
-            let old = u32::from_le_bytes(old.try_into().ok()?);
-            let new = u32::from_le_bytes(new.try_into().ok()?);
-            Some(
-                memory
-                    .compare_exchange(gpa, old, new)
-                    .map(|found| found.is_ok()),
-            )
+    let exchange = match old.len() {
+        1 => exchange_word::<u8>,
+        2 => exchange_word::<u16>,
+        4 => exchange_word::<u32>,
+        8 => exchange_word::<u64>,
+        _ => return None,
+    };
+    Some(exchange(memory, gpa, old, new))
+}
+
+/// Compares and exchanges one word.
+fn exchange_word<W: Word>(memory: &GuestMemory, gpa: Gpa, old: &[u8], new: &[u8]) -> Result<bool> {
+    let word = |bytes: &[u8]| {
+        let mut value = [0; 8];
+        for (target, source) in value.iter_mut().zip(bytes) {
+            *target = *source;
         }
-        8 => {
-            let old = u64::from_le_bytes(old.try_into().ok()?);
-            let new = u64::from_le_bytes(new.try_into().ok()?);
-            Some(
-                memory
-                    .compare_exchange(gpa, old, new)
-                    .map(|found| found.is_ok()),
-            )
-        }
-        _ => None,
-    }
+        W::truncate(u64::from_le_bytes(value))
+    };
+    let found = memory.compare_exchange(gpa, word(old), word(new))?;
+    Ok(found.is_ok())
 }
