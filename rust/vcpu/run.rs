@@ -131,6 +131,8 @@ fn run_with_fpu(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result {
     if vcpu.run_page().immediate_exit() {
         return Err(EINTR);
     }
+    // What fails from here on without a reason of its own.
+    vcpu.run_page().set_exit_reason(bindings::KVM_EXIT_UNKNOWN);
     loop {
         let next = if owned.state.mp_state == MpState::Runnable {
             enter_guest(vm, vcpu, owned)?
