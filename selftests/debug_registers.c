@@ -90,8 +90,11 @@ GUEST_CODE(watchpoint, 64,
 GUEST_CODE(detected, 64,
 	RESUME_AT_9
 	"	movl $0x5000, %ebx; movq %rbx, %db1\n"
+	"	movl $0xffff0ff0, %eax; movq %rax, %db6\n"
 	"	movl $0x2400, %eax; movq %rax, %db7\n"
-	"	movl $0xbad, %eax; movq %rax, %db1\n"
+	"	testl %ebp, %ebp; jz 1f\n"
+	"	xorl %eax, %eax; cpuid\n"
+	"1:	movl $0xbad, %eax; movq %rax, %db1\n"
 	"9:	movq %db1, %rsi\n"
 	"	movq %db6, %rdi\n"
 	"	movq %db7, %rdx\n"
@@ -218,8 +221,11 @@ TEST_F(guest, of_two_vcpus)
 	vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 	vcpu_set_rip(&other, CODE_GPA + (between_again - between));
 	vcpu_run_to_port(&other, PORT_DONE);
-	EXPECT_EQ(*vm_u64(&self->vm, FOUND_GPA), 0);
+	for (unsigned int i = 0; i < 4; i++) {
+		EXPECT_EQ(*vm_u64(&self->vm, FOUND_GPA + i * 8), 0);
+	}
 	EXPECT_EQ(*vm_u64(&self->vm, FOUND_GPA + 0x20), DR6_RESET);
+	EXPECT_EQ(*vm_u64(&self->vm, FOUND_GPA + 0x28), DR7_RESET);
 	vcpu_run_to_port(&self->vcpu, PORT_DONE);
 	EXPECT_FOUND(0x123450UL, 0xffff4ff1UL, 0x700UL);
 	vcpu_destroy(&other);
@@ -255,14 +261,17 @@ TEST_F(guest, general_detect)
 {
 	struct exception_record *record = vm_record(&self->vm);
 
-	START(detected);
-	vcpu_run_to_port(&self->vcpu, PORT_DONE);
-	EXPECT_EQ(record->count, 1);
-	EXPECT_EQ(record->vector, VECTOR_DB);
-	EXPECT_EQ(vcpu_regs(&self->vcpu).rsi, 0x5000);
-	EXPECT_EQ(vcpu_regs(&self->vcpu).rdi, DR6_RESET | DR6_BD);
-	/* Else the handler could not look. */
-	EXPECT_EQ(vcpu_regs(&self->vcpu).rdx, DR7_RESET);
+	/* By the CPU itself, or by an exit before it. */
+	for (unsigned int exits = 0; exits < 2; exits++) {
+		START(detected, .rbp = exits);
+		vcpu_run_to_port(&self->vcpu, PORT_DONE);
+		EXPECT_EQ(record->count, 1);
+		EXPECT_EQ(record->vector, VECTOR_DB);
+		EXPECT_EQ(vcpu_regs(&self->vcpu).rsi, 0x5000);
+		EXPECT_EQ(vcpu_regs(&self->vcpu).rdi, DR6_RESET | DR6_BD);
+		/* Else the handler could not look. */
+		EXPECT_EQ(vcpu_regs(&self->vcpu).rdx, DR7_RESET);
+	}
 }
 
 TEST_F(guest, names_of_old)
@@ -303,8 +312,7 @@ TEST_F(guest, from_user)
 
 /*
  * A client that has breakpoints of its own: the guest finds and keeps its own
- * registers all the same, and those of the client hit. That it comes while the guest
- * has its registers to itself makes no difference.
+ * registers all the same, and those of the client hit.
  */
 TEST_F(guest, debugger)
 {
@@ -345,17 +353,18 @@ static void ignore(int signal)
 }
 
 /*
- * The same, at any moment: also between the exit that gives the guest its registers
- * and the entry with them. KVM loads the client's then, and takes them for the guest's.
+ * The same while the guest has its registers to itself: between the exit that gives
+ * them and the entry with them. KVM loads the client's then, and takes them for the
+ * guest's. The timer goes off after another time each round, the guest's first steps
+ * and more.
  */
 TEST_F(guest, debugger_comes_and_goes)
 {
 	struct kvm_guest_debug debug = {
 		.arch.debugreg = { 0x5000, 0, 0, 0, 0, 0, 0, 0x402 },
 	};
-	struct itimerval timer = {
-		.it_interval.tv_usec = 137, .it_value.tv_usec = 137,
-	};
+	/* Again later, for one that comes before the run. */
+	struct itimerval timer = { .it_interval.tv_usec = 20000 };
 	unsigned int rounds;
 	int error;
 
@@ -363,8 +372,9 @@ TEST_F(guest, debugger_comes_and_goes)
 		SKIP(return, "the guest may lose its registers");
 	signal(SIGALRM, ignore);
 	START(looks_for_ever);
-	setitimer(ITIMER_REAL, &timer, NULL);
-	for (rounds = 0; rounds < 1000; rounds++) {
+	for (rounds = 0; rounds < 300; rounds++) {
+		timer.it_value.tv_usec = 100 + rounds * 7;
+		setitimer(ITIMER_REAL, &timer, NULL);
 		error = vcpu_run(&self->vcpu);
 		ASSERT_EQ(error, -EINTR);
 		debug.control = rounds % 2 ? 0 : KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
