@@ -455,8 +455,8 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
             .inspect_err(|table| table.fill(|| 0))
     }
 
-    /// Puts `table`, whose entries are empty or leaves, in the place of what was seen, which `fits`, and
-    /// leaves it to the tree; gives it back if the entry changed.
+    /// Puts `table`, whose entries are empty or leaves of the level below, in the place of what was seen,
+    /// which `fits`, and leaves it to the tree; gives it back if the entry changed.
     fn put(
         &self,
         seen: Seen,
@@ -473,8 +473,8 @@ impl<'g, F: EntryFormat, G: Locked<F>> EntryRef<'g, F, G> {
         if kernel::warn_on!(!is_table || !fits) {
             return Err(table);
         }
-        // INVARIANT: If the exchange succeeds, the tree owns the table, which is new and so fits any
-        // level, and the entry decodes to it.
+        // INVARIANT: If the exchange succeeds, the tree owns the table, whose entries, if there are any,
+        // are leaves of the level below, and the entry decodes to it.
         if self.exchange(seen, bits).is_err() {
             return Err(table);
         }

@@ -88,7 +88,7 @@ impl DebugRegisters {
         };
     }
 
-    /// Loads the addresses, one of which is armed; the guest is about to be entered.
+    /// Loads the addresses; the guest is about to be entered.
     pub(super) fn load(&self) {
         match &self.debugger {
             Some((address, _)) => host::load_debug_registers(address),
@@ -205,7 +205,8 @@ impl State {
     pub(super) fn take_back_debug_registers(&mut self, vmcs: &CurrentVmcs<'_>) {
         let (address, dr6) = host::take_debug_registers();
         self.debug.address = address;
-        self.debug.dr6 = Dr6::new(dr6);
+        // Two bits are features of the CPU's that no guest has.
+        self.debug.dr6 = Dr6::new(dr6).with(Dr6::RTM).with(Dr6::BUS_LOCK);
         self.debug.dr7 = Dr7::new(vmcs.read(field::GUEST_DR7).0);
         self.note_effective_dr7(self.debug.dr7);
         self.set_debug_lease(vmcs, false);
