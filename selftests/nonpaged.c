@@ -285,6 +285,52 @@ TEST_F(nonpaged, big_real_mode)
 	EXPECT_EQ(word(self, COUNTS)[0x80], 1);
 }
 
+/* Counts in a byte and a word, which another one does, too. */
+GUEST_CODE(count_together, 16,
+	"	movw $2000, %cx\n"
+	"1:	lock incb " STR(RESULTS) "\n"
+	"	lock incw " STR(RESULTS) " + 2\n"
+	"	decw %cx\n"
+	"	jnz 1b\n"
+	"	outb %al, $" STR(PORT_DONE) "\n");
+
+static void start_big_real(struct vcpu *vcpu)
+{
+	struct kvm_sregs sregs;
+
+	vcpu_set_supported_cpuid(vcpu);
+	vcpu_set_mode(vcpu, MODE_REAL);
+	sregs = vcpu_sregs(vcpu);
+	sregs.ds.limit = 0xffffffff;
+	sregs.ds.g = 1;
+	vcpu_set_sregs(vcpu, &sregs);
+}
+
+static void *run_to_done(void *vcpu)
+{
+	vcpu_run_to_port((struct vcpu *)vcpu, PORT_DONE);
+	return NULL;
+}
+
+/* Instructions that lock do so where they are executed in software, in any size. */
+TEST_F(nonpaged, big_real_mode_together)
+{
+	struct vcpu other;
+	pthread_t thread;
+
+	vcpu_create(&self->vcpu, &self->vm, 0);
+	vcpu_create(&other, &self->vm, 1);
+	start_big_real(&self->vcpu);
+	start_big_real(&other);
+	vm_load(&self->vm, CODE_GPA, count_together);
+	ASSERT_EQ(pthread_create(&thread, NULL, run_to_done, &other), 0);
+	vcpu_run_to_port(&self->vcpu, PORT_DONE);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(*(uint8_t *)(self->vm.mem + RESULTS), 4000 % 256);
+	EXPECT_EQ(*(uint16_t *)(self->vm.mem + RESULTS + 2), 4000);
+	vcpu_destroy(&other);
+}
+
 /* For each of %ecx pages from %ebx: word 0 is added to word 1. */
 GUEST_CODE(pages32, 32,
 	"1:	movl (%ebx), %eax\n"

@@ -25,6 +25,7 @@ use crate::{
         log,
         task, //
     },
+    memory::DirtyRing,
     vm::Vm,
     vmx::{
         inject::EventKind,
@@ -85,7 +86,9 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
                 .set_plain(bindings::KVM_EXIT_IRQ_WINDOW_OPEN);
             return Ok(Next::ToUser);
         }
-        if vcpu.doorbell().is_pending() || task::work_pending() {
+        // What a ring that is soft full has left is for one instruction more.
+        let waits = vcpu.ring().is_some_and(DirtyRing::is_soft_full);
+        if waits || vcpu.doorbell().is_pending() || task::work_pending() {
             return Ok(Next::Resume);
         }
         if emulation::emulate(vm, vcpu, owned, emulation::Start::Fetch)? == Next::ToUser {
