@@ -8,7 +8,7 @@
 #
 # usage: linux_bench.sh DEVICE
 
-boots=5
+boots=12
 out=/tmp/linux_bench
 
 # busy: the time that the CPU was not idle, in hundredths of a second. Of a machine with 100 million
