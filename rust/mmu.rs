@@ -523,7 +523,14 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
         if change.starts_log() {
             self.count_logging_slots(1);
         }
-        let locked = self.direct.exclude();
+        let mut locked = self.direct.exclude();
+        // What the processor has logged so far, or tells by dirty bits, goes into the log as long as the
+        // frames have the numbers under which it knows them.
+        let moved = change.moves_log().map(|old| {
+            self.save_writes(&locked, old);
+            self.direct.zap_range(&locked, old);
+            locked.owed().flush(&locked, &*self.remote)
+        });
         let retired = update.publish(next);
         self.invalidation.advance();
         // Where there is memory now, what remembers that there was none is as stale.
@@ -531,6 +538,9 @@ impl<F: EntryFormat, R: RemoteFlush> Core<F, R> {
             self.direct.zap_range(&locked, stale);
         }
         self.direct.settle(locked, &*self.remote, true);
+        if let Some(flushed) = moved {
+            self.direct.release(flushed, true);
+        }
         if let Change::Flags { new } = &change {
             self.logging_changed(new);
         }

@@ -751,6 +751,65 @@ TEST(rings_and_strings)
 	vm_destroy(&vm);
 }
 
+/*
+ * A slot that begins to log as it is moved, is moved as it logs, and ceases to log as it
+ * is moved: its log goes with it, and another's is not touched.
+ */
+TEST(moved)
+{
+	static const unsigned int pages = 64;
+	struct kvm_dirty_log log = { .slot = 1 };
+	unsigned char *mem = memory_alloc(pages * PAGE, PAGE);
+	unsigned char *other = memory_alloc(PAGE, PAGE);
+	struct kvm_regs regs;
+	struct vcpu vcpu;
+	uint64_t bits;
+	struct vm vm;
+
+	log.dirty_bitmap = &bits;
+	vm_create(&vm, VM_MEMORY);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	vm_load(&vm, CODE_GPA, all_pages);
+	regs = vcpu_regs(&vcpu);
+#define WALK(n, add)							\
+	do {								\
+		regs.rip = CODE_GPA;					\
+		regs.rcx = n;						\
+		regs.rdx = add;						\
+		vcpu_set_regs(&vcpu, &regs);				\
+		vcpu_run_to_port(&vcpu, PORT_DONE);			\
+		vcpu_complete(&vcpu);					\
+	} while (0)
+#define MOVE(flags, gpa)						\
+	ASSERT_EQ(vm_set_slot(&vm, 1, flags, gpa, pages * PAGE, mem), 0)
+	for (unsigned int turn = 0; turn < 2; turn++) {
+		MOVE(0, SLOT_GPA + SZ_2M);
+		MOVE(KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA);
+		/* Read first: whether the write is noticed is up to the processor then. */
+		WALK(pages, 0);
+		WALK(pages, 1);
+		xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+		EXPECT_EQ(bits, ~0UL);
+		WALK(5, 1);
+		MOVE(KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA + SZ_2M);
+		xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+		EXPECT_EQ(bits, 0x1f);
+		/* One more that logs, at the place where the first was; the first ceases to. */
+		ASSERT_EQ(vm_set_slot(&vm, 2, KVM_MEM_LOG_DIRTY_PAGES, SLOT_GPA, PAGE, other), 0);
+		MOVE(0, SLOT_GPA + 2 * SZ_2M);
+		WALK(1, 0);
+		WALK(1, 1);
+		log.slot = 2;
+		bits = 0;
+		xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+		EXPECT_EQ(bits, 1);
+		log.slot = 1;
+		ASSERT_EQ(vm_set_slot(&vm, 2, 0, SLOT_GPA, 0, other), 0);
+	}
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 TEST(errors_of_rings)
 {
 	static const struct {

@@ -153,21 +153,33 @@ impl Change {
         }
     }
 
+    /// Returns whether the slot logs writes before the change, and after it.
+    fn logs(&self) -> (bool, bool) {
+        match self {
+            Self::Create { new } => (false, new.flags().log_dirty),
+            Self::Move { old, new } => (old.flags().log_dirty, new.flags().log_dirty),
+            Self::Delete { old } => (old.flags().log_dirty, false),
+            // Of the flags, only this one can change.
+            Self::Flags { new } => (!new.flags().log_dirty, new.flags().log_dirty),
+            Self::Nothing => (false, false),
+        }
+    }
+
     /// Returns whether a slot begins to log writes.
     pub(crate) fn starts_log(&self) -> bool {
-        match self {
-            Self::Create { new } | Self::Flags { new } => new.flags().log_dirty,
-            Self::Move { .. } | Self::Delete { .. } | Self::Nothing => false,
-        }
+        self.logs() == (false, true)
     }
 
     /// Returns whether a slot that logs writes goes, or does so no longer.
     pub(crate) fn ends_log(&self) -> bool {
+        self.logs() == (true, false)
+    }
+
+    /// Returns the frames of a slot whose log goes with it to others.
+    pub(crate) fn moves_log(&self) -> Option<GfnRange> {
         match self {
-            Self::Delete { old } => old.flags().log_dirty,
-            // Of the flags, only this one can change.
-            Self::Flags { new } => !new.flags().log_dirty,
-            Self::Create { .. } | Self::Move { .. } | Self::Nothing => false,
+            Self::Move { old, .. } if self.logs() == (true, true) => Some(old.gfns()),
+            _ => None,
         }
     }
 
