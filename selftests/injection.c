@@ -269,11 +269,10 @@ static void enter_handler(struct __test_metadata *_metadata, FIXTURE_DATA(inject
 	EXPECT_TRUE(nmi_masked(&self->vcpu));
 	xioctl(self->vcpu.fd, KVM_NMI, 0);
 	xioctl(self->vcpu.fd, KVM_NMI, 0);
-	/* Still in the first one's handler. */
+	/* Still in the first one's handler. Nobody looks at events, which would count them. */
 	vcpu_run_to_port(&self->vcpu, PORT_SYNC);
 	vcpu_complete(&self->vcpu);
 	EXPECT_EQ(count(&self->vm), 1);
-	EXPECT_TRUE(nmi_masked(&self->vcpu));
 }
 
 TEST_F(injection, nmi_waits_for_iret)

@@ -220,11 +220,16 @@ impl State {
     }
 
     /// Adds the NMIs that were sent to those that wait.
-    pub(crate) fn collect_nmis(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) {
+    fn collect_nmis(&mut self, vcpu: &Vcpu, vmcs: &CurrentVmcs<'_>) {
+        self.add_nmis(vmcs, vcpu.take_nmis());
+    }
+
+    /// Adds `sent` NMIs to those that wait, as far as the CPU would hold them.
+    pub(crate) fn add_nmis(&mut self, vmcs: &CurrentVmcs<'_>, sent: u8) {
         // The CPU holds one more while one is handled.
         let blocked = self.blocks_nmis(vmcs) || self.interrupted_kind() == Some(EventKind::Nmi);
         let limit = if blocked { 1 } else { 2 };
-        let nmis = self.events.nmis.waiting().saturating_add(vcpu.take_nmis());
+        let nmis = self.events.nmis.waiting().saturating_add(sent);
         self.events.nmis.set_waiting(nmis.min(limit));
     }
 

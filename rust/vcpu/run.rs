@@ -234,8 +234,10 @@ pub(super) fn handle_requests(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) {
     }
     if taken.has(Request::Event) {
         vcpu.count_event(Event::DeliveryRequested);
-        let nmis = &mut state.events.nmis;
-        nmis.set_waiting(nmis.waiting().saturating_add(vcpu.take_nmis()).min(2));
+        let nmis = vcpu.take_nmis();
+        if nmis != 0 {
+            owned.with_vmcs(|vmcs, state| state.add_nmis(vmcs, nmis));
+        }
         vcpu.apply_signals(vm, owned);
     }
 }
