@@ -139,4 +139,29 @@ TEST_F(guest, is_told_no_more)
 	}
 }
 
+/* A vector that a client restores is that of the startup IPI which it restores later. */
+TEST_F(guest, restored_startup)
+{
+	struct kvm_mp_state init_received = { .mp_state = KVM_MP_STATE_INIT_RECEIVED };
+	struct kvm_mp_state startup = { .mp_state = KVM_MP_STATE_SIPI_RECEIVED };
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state state;
+	struct vcpu second;
+
+	vcpu_create(&second, &self->vm, 1);
+	vcpu_set_supported_cpuid(&second);
+	xioctl(second.fd, KVM_SET_MP_STATE, &init_received);
+	xioctl(second.fd, KVM_GET_VCPU_EVENTS, &events);
+	events.flags = KVM_VCPUEVENT_VALID_SIPI_VECTOR;
+	events.sipi_vector = 0x9a;
+	xioctl(second.fd, KVM_SET_VCPU_EVENTS, &events);
+	xioctl(second.fd, KVM_GET_MP_STATE, &state);
+	EXPECT_EQ(state.mp_state, KVM_MP_STATE_INIT_RECEIVED);
+	xioctl(second.fd, KVM_SET_MP_STATE, &startup);
+	xioctl(second.fd, KVM_GET_MP_STATE, &state);
+	EXPECT_EQ(state.mp_state, KVM_MP_STATE_RUNNABLE);
+	EXPECT_EQ(vcpu_sregs(&second).cs.base, 0x9a000);
+	vcpu_destroy(&second);
+}
+
 TEST_HARNESS_MAIN

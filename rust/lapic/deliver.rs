@@ -367,7 +367,7 @@ impl<P: Page> Lapic<P> {
     /// Returns whether INIT or a start-up is latched.
     #[inline]
     pub(crate) fn is_signalled(&self) -> bool {
-        self.signals.get() != 0
+        self.signals.get() & (SIGNAL_INIT | SIGNAL_STARTUP) != 0
     }
 
     /// Returns whether INIT was latched, and takes it.
@@ -403,8 +403,8 @@ impl<P: Page> Lapic<P> {
 
     /// Returns the vector of a start-up that was latched after the last INIT, and takes it.
     pub(crate) fn take_startup(&self) -> Option<u8> {
-        let old = self.signals.clear_bits(SIGNAL_STARTUP | SIGNAL_VECTOR);
+        let old = self.signals.clear_bits(SIGNAL_STARTUP);
         // CAST: eight bits are left.
-        (old & SIGNAL_STARTUP != 0).then_some((old >> 8) as u8)
+        (old & SIGNAL_STARTUP != 0).then_some(((old & SIGNAL_VECTOR) >> 8) as u8)
     }
 }
