@@ -28,6 +28,18 @@ GUEST_CODE(with_pic, 64,
 	"	hlt\n"
 	"	jmp 1b\n");
 
+/* Gives pin 8 another vector, ends the interrupt that is in service, tells, and takes others. */
+GUEST_CODE(end_and_halt, 64,
+	"	movl $0xfec00000, %edi\n"
+	"	movl $0x20, (%rdi)\n"
+	"	movl $" STR(LEVEL_VECTOR) ", 0x10(%rdi)\n"
+	"	movl $0xfee000b0, %edi\n"
+	"	movl $0, (%rdi)\n"
+	"	outb %al, $" STR(PORT_DONE) "\n"
+	"1:	sti\n"
+	"	hlt\n"
+	"	jmp 1b\n");
+
 static void start(struct vm *vm, struct vcpu *vcpu)
 {
 	vm_create(vm, SZ_2M);
@@ -380,6 +392,63 @@ TEST(stuck_line_leaves_time)
 	EXPECT_EQ(runner.error, -EINTR);
 	EXPECT_GE(irq_count(&vm, LEVEL_VECTOR), 10500);
 	EXPECT_GE(*vm_u64(&vm, 0x120000), 10000);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+/*
+ * The end of the real-time clock's interrupt is waited for where the client asks
+ * whether it was delivered, also if the entry has another vector by then.
+ */
+TEST(rtc_with_another_vector)
+{
+	struct kvm_irq_routing_entry route = irq_pin_route(8, KVM_IRQCHIP_IOAPIC, 8);
+	struct vcpu vcpu;
+	struct vm vm;
+
+	start(&vm, &vcpu);
+	ASSERT_EQ(irq_set_routes(&vm, &route, 1), 0);
+	irq_install_telling_handler(&vm, EDGE_VECTOR);
+	irq_install_telling_handler(&vm, LEVEL_VECTOR);
+	vm_load(&vm, CODE_GPA, irq_guest_halt);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	irq_set_entry(&vm, 8, EDGE_VECTOR);
+	EXPECT_EQ(irq_line(&vm, 8, 1), 1);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	EXPECT_EQ(irq_count(&vm, EDGE_VECTOR), 1);
+	/* Not before its end. */
+	irq_line(&vm, 8, 0);
+	EXPECT_EQ(irq_line(&vm, 8, 1), 0);
+	irq_line(&vm, 8, 0);
+	vcpu_complete(&vcpu);
+	vm_load(&vm, CODE_GPA, end_and_halt);
+	vcpu_set_rip(&vcpu, CODE_GPA);
+	vcpu_run_to_port(&vcpu, PORT_DONE);
+	EXPECT_EQ(irq_line(&vm, 8, 1), 1);
+	vcpu_run_to_port(&vcpu, PORT_SYNC);
+	EXPECT_EQ(irq_count(&vm, LEVEL_VECTOR), 1);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
+/* Where the I/O APIC is in the kernel, which has no register for ends, they are broadcast. */
+TEST(ends_are_broadcast)
+{
+	struct kvm_lapic_state lapic;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	start(&vm, &vcpu);
+	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
+	EXPECT_EQ(*(uint32_t *)(lapic.regs + 0x30) >> 24 & 1, 0);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+
+	vm_create(&vm, SZ_2M);
+	ASSERT_EQ(vm_split_irqchip(&vm, 24), 0);
+	vcpu_start(&vcpu, &vm, MODE_LONG);
+	xioctl(vcpu.fd, KVM_GET_LAPIC, &lapic);
+	EXPECT_EQ(*(uint32_t *)(lapic.regs + 0x30) >> 24 & 1, 1);
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 }

@@ -273,6 +273,11 @@ impl Ioapic {
         self.rtc_waits = count;
     }
 
+    /// Returns whether a vCPU has yet to end the interrupt of the real-time clock.
+    pub(crate) fn waits_for_rtc(&self) -> bool {
+        self.rtc_waits > 0
+    }
+
     /// Notes that a vCPU has ended the interrupt of the real-time clock.
     pub(crate) fn rtc_ended(&mut self) {
         self.rtc_waits = self.rtc_waits.saturating_sub(1);

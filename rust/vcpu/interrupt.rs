@@ -46,6 +46,7 @@ use crate::{
         self,
         ApicPage,
         Config,
+        DirectedEoi,
         Lapic,
         Page,
         PostedInterrupts,
@@ -195,6 +196,15 @@ impl InterruptController {
         self.rtc.store(value, Relaxed);
     }
 
+    /// Returns that vector.
+    pub(crate) fn expected_rtc_end(&self) -> Option<u8> {
+        // CAST: A vector, as it was noted.
+        self.rtc
+            .load(Relaxed)
+            .checked_sub(1)
+            .map(|vector| vector as u8)
+    }
+
     /// Returns whether `vector`, which ended, is that of the real-time clock's interrupt. The I/O APIC
     /// is locked.
     pub(crate) fn ends_rtc(&self, vector: u8) -> bool {
@@ -229,6 +239,12 @@ impl Vcpu {
             bootstrap,
             lint0_open: settings.has(Quirk::Lint0Open),
             bus_cycle_ns: settings.bus_cycle_ns(),
+            // The I/O APIC in the kernel has no register for ends.
+            directed_eoi: if self.has_pic() {
+                DirectedEoi::Hidden
+            } else {
+                DirectedEoi::Ignored
+            },
             ..Config::default()
         };
         let mut owned = lapic::Owned::new(follow(config, &state.features, settings));

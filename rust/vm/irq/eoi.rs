@@ -135,6 +135,17 @@ impl Irqs {
                 insert(&mut vectors, entry.vector());
             }
         }
+        // The entry may have another vector by the time of the end.
+        if ioapic.waits_for_rtc() {
+            self.vcpus.for_each(|vcpu| {
+                if let Some(vector) = vcpu
+                    .controller()
+                    .and_then(|controller| controller.expected_rtc_end())
+                {
+                    insert(&mut vectors, vector);
+                }
+            });
+        }
         vectors
     }
 
