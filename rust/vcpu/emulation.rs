@@ -53,7 +53,6 @@ use crate::{
         Stop, //
     },
     linux::task,
-    memory::DirtyRing,
     vm::Vm,
     vmx::{
         field,
@@ -153,9 +152,8 @@ fn run(
                 return Ok(after.map_or(Next::Resume, |after| do_after(vcpu, owned, after)));
             }
             End::Iterated => {
-                // What one entry can still write into a ring that is soft full is not for more.
-                let waits = vcpu.ring().is_some_and(DirtyRing::is_soft_full);
-                if trap || waits || task::work_pending() || vcpu.doorbell().is_pending() {
+                vcpu.check_ring();
+                if trap || task::work_pending() || vcpu.doorbell().is_pending() {
                     if trap {
                         finish(owned, trap, None);
                     }

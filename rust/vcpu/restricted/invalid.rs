@@ -25,7 +25,6 @@ use crate::{
         log,
         task, //
     },
-    memory::DirtyRing,
     vm::Vm,
     vmx::{
         inject::EventKind,
@@ -86,9 +85,8 @@ fn execute(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned) -> Result<Next> {
                 .set_plain(bindings::KVM_EXIT_IRQ_WINDOW_OPEN);
             return Ok(Next::ToUser);
         }
-        // What a ring that is soft full has left is for one instruction more.
-        let waits = vcpu.ring().is_some_and(DirtyRing::is_soft_full);
-        if waits || vcpu.doorbell().is_pending() || task::work_pending() {
+        vcpu.check_ring();
+        if vcpu.doorbell().is_pending() || task::work_pending() {
             return Ok(Next::Resume);
         }
         if emulation::emulate(vm, vcpu, owned, emulation::Start::Fetch)? == Next::ToUser {
