@@ -40,7 +40,10 @@ fn write(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, index: u32, value: u64) -> Opt
         return None;
     }
     match owned.with_vmcs(|vmcs, state| state.write_msr(vm, vcpu, vmcs, index, value, true)) {
-        Ok(()) => Some(()),
+        Ok(()) => {
+            owned.settle_wall_clock(vm);
+            Some(())
+        }
         Err(MsrError::Unknown) if msr_index::is_forgiven(index, value, features) => Some(()),
         Err(_) => None,
     }
@@ -57,9 +60,7 @@ pub(super) fn get(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> R
 /// KVM_SET_MSRS.
 pub(super) fn set(vm: &Vm, vcpu: &Vcpu, owned: &mut Owned, argument: usize) -> Result<isize> {
     msr_list::access(argument, false, |entry| {
-        let written = write(vm, vcpu, owned, entry.index, entry.data);
-        owned.settle_wall_clock(vm);
-        written
+        write(vm, vcpu, owned, entry.index, entry.data)
     })
 }
 
