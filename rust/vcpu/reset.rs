@@ -233,9 +233,11 @@ impl State {
     }
 
     fn reset_registers(&mut self, vmcs: &CurrentVmcs<'_>, kind: Reset) {
-        let cache = match kind {
-            Reset::PowerUp => NO_CACHE,
-            Reset::Init => self.cr0(vmcs).common(NO_CACHE),
+        let cr0 = match kind {
+            Reset::PowerUp => Cr0::RESET,
+            Reset::Init => Cr0::RESET
+                .without(NO_CACHE)
+                .with(self.cr0(vmcs).common(NO_CACHE)),
         };
         for index in 0..16 {
             self.set_gpr(index, 0);
@@ -275,7 +277,7 @@ impl State {
 
         self.set_masks(vmcs);
         self.load_cr3(vmcs, 0);
-        self.load_cr0(vmcs, Cr0::ET.with(cache));
+        self.load_cr0(vmcs, cr0);
         self.load_cr4(vmcs, Cr4::NONE);
         self.load_efer(vmcs, Efer::NONE);
         vmcs.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, Natural(0));
