@@ -13,7 +13,6 @@
 #define DR6_RESET	0xffff0ff0UL
 #define DR7_RESET	0x400UL
 #define DR6_BD		(1UL << 13)
-#define DR7_GD		(1UL << 13)
 #define CR4_DE		(1UL << 3)
 #define VECTOR_DB	1
 #define VECTOR_UD	6
